@@ -1,0 +1,5 @@
+//! naru, a low-level OCI container runtime.
+#![allow(dead_code)]
+mod sys;
+
+fn main() {}
