@@ -5,8 +5,15 @@
 //! Nothing here allocates unless its doc says so, because most of it runs between clone and exec.
 #![allow(unsafe_code)]
 
+pub mod alloc;
 pub mod bpf;
+pub mod fs;
+pub mod key;
+pub mod mount;
+pub mod process;
 pub mod seccomp;
+pub mod socket;
+pub mod tty;
 
 pub use nix::errno::Errno;
 
@@ -16,4 +23,32 @@ pub type Result<T> = std::result::Result<T, Errno>;
 /// Turns a raw return value into a `Result` with the thread's errno.
 pub(crate) fn check(ret: libc::c_long) -> Result<libc::c_long> {
     if ret < 0 { Err(Errno::last()) } else { Ok(ret) }
+}
+
+/// The errno in the words that engines match: runc's (Go's) texts are strerror's in lower case, for example
+/// `no such file or directory` and `permission denied`.
+pub fn words(errno: Errno) -> String {
+    let text = errno.desc();
+    let mut chars = text.chars();
+    match (chars.next(), chars.next()) {
+        (Some(first), Some(second)) if second.is_lowercase() || second == ' ' => {
+            first.to_lowercase().chain(text.chars().skip(1)).collect()
+        }
+        _ => text.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errno_words_are_those_engines_match() {
+        assert_eq!(words(Errno::ENOENT), "no such file or directory");
+        assert_eq!(words(Errno::EACCES), "permission denied");
+        assert_eq!(words(Errno::EPERM), "operation not permitted");
+        assert_eq!(words(Errno::EISDIR), "is a directory");
+        assert_eq!(words(Errno::ESRCH), "no such process");
+        assert_eq!(words(Errno::EIO), "I/O error");
+    }
 }

@@ -1,0 +1,63 @@
+//! Reads a bundle: config.json, once, and where the root filesystem lies.
+
+use anyhow::{Context, Result, bail};
+use oci_spec::runtime::Spec;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// Largest config.json that is read, bytes.
+const CONFIG_MAX: u64 = 16 << 20;
+
+/// A bundle as loaded.
+pub struct Bundle {
+    /// Absolute path of its directory.
+    pub dir: PathBuf,
+    /// config.json.
+    pub spec: Spec,
+    /// Absolute path of the root filesystem.
+    pub rootfs: PathBuf,
+}
+
+/// Loads the bundle at `dir` (the current directory if absent).
+pub fn load(dir: Option<&Path>) -> Result<Bundle> {
+    let here = std::env::current_dir().context("find the current directory")?;
+    let dir = match dir {
+        Some(dir) => normal(&here.join(dir)),
+        None => here,
+    };
+    let spec: Spec = read_json(&dir.join("config.json")).map_err(|error| {
+        match error.downcast_ref::<std::io::Error>().map(std::io::Error::kind) {
+            Some(std::io::ErrorKind::NotFound) => anyhow::anyhow!("JSON specification file config.json not found"),
+            _ => error,
+        }
+    })?;
+    let rootfs = match spec.root() {
+        Some(root) if !root.path().as_os_str().is_empty() => normal(&dir.join(root.path())),
+        _ => bail!("/root: root must be specified"),
+    };
+    let kind = std::fs::symlink_metadata(&rootfs)
+        .with_context(|| format!("/root/path: invalid rootfs: {}", rootfs.display()))?
+        .file_type();
+    if !kind.is_dir() {
+        bail!("/root/path: invalid rootfs: {}: not a directory", rootfs.display());
+    }
+    Ok(Bundle { dir, spec, rootfs })
+}
+
+/// Reads and parses a JSON file of bounded size. A syntax error tells line and column.
+pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
+    let name = path.display();
+    let file = std::fs::File::open(path).with_context(|| format!("open {name}"))?;
+    let size = file.metadata().with_context(|| format!("stat {name}"))?.len();
+    if size > CONFIG_MAX {
+        bail!("{name}: {size} bytes are more than {CONFIG_MAX}");
+    }
+    let mut text = Vec::with_capacity(size as usize + 1);
+    file.take(CONFIG_MAX).read_to_end(&mut text).with_context(|| format!("read {name}"))?;
+    serde_json::from_slice(&text).with_context(|| format!("parse {name}"))
+}
+
+/// Takes `.` and doubled or trailing slashes out of a path.
+pub fn normal(path: &Path) -> PathBuf {
+    path.components().collect()
+}

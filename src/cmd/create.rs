@@ -1,0 +1,78 @@
+//! `create`: makes a container whose program waits for `start`.
+
+use super::absolute;
+use crate::bundle;
+use crate::cli::{self, Global};
+use crate::plan;
+use crate::spawn::{self, Request};
+use crate::state::Store;
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::SigSet;
+use std::os::fd::OwnedFd;
+use std::process::ExitCode;
+
+/// Makes the container and returns once it is `created`.
+pub fn create(global: &Global, args: cli::Create) -> Result<ExitCode> {
+    let store = Store::new(global.root.as_deref())?;
+    let request = request(global, args, true)?;
+    spawn::start(&store, &request)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What `create` and `run` share: the bundle, the terminal's rules, the descriptors to hand on. `detached`: the
+/// runtime returns while the program lives.
+pub fn request(global: &Global, args: cli::Create, detached: bool) -> Result<Request> {
+    let preserve_fds = preserved(args.preserve_fds)?;
+    let pid_file = args.pid_file.as_deref().map(absolute).transpose()?;
+    let pidfd_socket = args.pidfd_socket.as_deref().map(absolute).transpose()?;
+    let console_socket = args.console_socket.as_deref().filter(|path| !path.as_os_str().is_empty());
+    let bundle = bundle::load(args.bundle.as_deref())?;
+    let terminal = bundle.spec.process().as_ref().is_some_and(|process| process.terminal().unwrap_or(false));
+    check_terminal(terminal, detached, console_socket.is_some())?;
+    let console: Option<OwnedFd> = match console_socket {
+        Some(path) => Some(
+            spawn::connect(path).with_context(|| format!("connect to console socket {}", path.display()))?,
+        ),
+        None => None,
+    };
+    Ok(Request {
+        id: args.id,
+        bundle,
+        options: plan::Options { no_pivot: args.no_pivot, no_new_keyring: args.no_new_keyring },
+        console,
+        preserve_fds,
+        pid_file,
+        pidfd_socket,
+        gate: detached,
+        signal_mask: SigSet::thread_get_mask().context("read the signal mask")?,
+        systemd: global.systemd_cgroup,
+    })
+}
+
+/// Who holds the other side of a terminal must be clear before anything is made.
+pub fn check_terminal(terminal: bool, detached: bool, has_socket: bool) -> Result<()> {
+    if detached && terminal && !has_socket {
+        bail!("cannot allocate tty if runc will detach without setting console socket");
+    }
+    if has_socket && (!detached || !terminal) {
+        bail!("cannot use console socket if runc will not detach or allocate tty");
+    }
+    Ok(())
+}
+
+/// `--preserve-fds` on top of the descriptors of socket activation; each must be open, or the program would get one
+/// of the runtime's own under that number.
+pub fn preserved(count: u32) -> Result<u32> {
+    let pid = std::env::var("LISTEN_PID").ok().and_then(|pid| pid.parse::<u32>().ok());
+    let listen = match std::env::var("LISTEN_FDS").ok().and_then(|fds| fds.parse::<u32>().ok()) {
+        Some(fds) if pid == Some(std::process::id()) => fds,
+        _ => 0,
+    };
+    let total = count.checked_add(listen).filter(|&total| total <= 1 << 16).context("--preserve-fds: too many")?;
+    for fd in 3..3 + total as i32 {
+        if !crate::first_fds::was_open(fd) {
+            bail!("unable to stat preserved-fd {} (of {total}): not open", fd - 3);
+        }
+    }
+    Ok(total)
+}

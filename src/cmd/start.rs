@@ -1,0 +1,72 @@
+//! `start`: lets the program of a created container run.
+
+use super::delete;
+use crate::cli::Global;
+use crate::explain;
+use crate::spawn::run_hooks;
+use crate::state::{self, Dir, State, Status, Store};
+use crate::sync::{Frame, Kind, Wire};
+use crate::sys::Errno;
+use anyhow::{Context, Result, bail};
+use std::process::ExitCode;
+
+/// Opens the gate and returns once the program runs and the poststart hooks have.
+pub fn start(global: &Global, id: &str) -> Result<ExitCode> {
+    let store = Store::new(global.root.as_deref())?;
+    let (dir, state) = store.load(id)?;
+    match state.status(&dir)?.0 {
+        Status::Created => {}
+        Status::Stopped => bail!("cannot start a container that has stopped"),
+        Status::Paused if dir.has_gate() => bail!("cannot start a container in the paused state"),
+        Status::Creating => bail!("cannot start a container that is still being created"),
+        Status::Running | Status::Paused => bail!("cannot start an already running container"),
+    }
+    open_gate(&dir)?;
+    if !state.poststart.is_empty() {
+        let json = state.for_hooks().json(Status::Running.word(), state.pid);
+        if let Err(error) = run_hooks("poststart", &state.poststart, &json) {
+            // The spec (1.3, runtime.md "Lifecycle"): stop and destroy the container.
+            delete::destroy(dir, &state, true)?;
+            return Err(error);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Tells the init stage to go on and waits for its execve.
+fn open_gate(dir: &Dir) -> Result<()> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+    use std::os::fd::AsRawFd;
+    let gate = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)
+        .context("make a socket for the start gate")?;
+    let address = UnixAddr::new(dir.socket_path(state::GATE).as_str()).context("name the start gate")?;
+    match connect(gate.as_raw_fd(), &address) {
+        Ok(()) => {}
+        Err(Errno::ENOENT) => bail!("cannot start an already running container"),
+        Err(Errno::ECONNREFUSED) => bail!("cannot start a container that has stopped"),
+        Err(errno) => return Err(errno).context("connect to the start gate"),
+    }
+    // Taken away before the word is given: whoever sees a gate sees a container that is not running yet. If this
+    // process dies in between, the init stage sees its end and ends as well.
+    match dir.remove_gate() {
+        Ok(()) => {}
+        Err(Errno::ENOENT) => bail!("cannot start an already running container"),
+        Err(errno) => return Err(errno).context("remove the start gate"),
+    }
+    let wire = Wire::from_socket(gate);
+    match wire.send(Kind::Proceed) {
+        Ok(()) | Err(Errno::EPIPE | Errno::ECONNRESET) => {}
+        Err(errno) => return Err(errno).context("write to the init stage"),
+    }
+    match wire.receive().context("wait for the init stage")? {
+        Frame::End => Ok(()),
+        Frame::Failed(failure) => Err(explain::start_failure(&failure)),
+        Frame::Lost | Frame::Plain(_) => bail!("container init ended before it could run the program"),
+    }
+}
+
+/// What `run` has after its program runs: the same as `start`.
+pub fn after_start(state: &State) -> Result<()> {
+    let json = state.for_hooks().json(Status::Running.word(), state.pid);
+    run_hooks("poststart", &state.poststart, &json)
+}

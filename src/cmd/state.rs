@@ -1,0 +1,54 @@
+//! `state`: prints one container as JSON (runtime.md "State").
+
+use crate::cli::Global;
+use crate::state::{Dir, State, Store};
+use anyhow::Result;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+/// The state as `state` and `list` print it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Shown<'a> {
+    oci_version: &'static str,
+    /// Container id.
+    pub id: &'a str,
+    /// Init process in the caller's pid namespace, 0 if it has ended.
+    pub pid: i32,
+    /// Status word.
+    pub status: &'static str,
+    /// Absolute path of the bundle.
+    pub bundle: String,
+    rootfs: String,
+    /// RFC 3339.
+    pub created: &'a str,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: BTreeMap<&'a str, &'a str>,
+    /// User name; only `list` fills it.
+    pub owner: String,
+}
+
+/// Derives what is shown from what is stored.
+pub fn shown<'a>(state: &'a State, dir: &Dir) -> Result<Shown<'a>> {
+    let (status, init) = state.status(dir)?;
+    Ok(Shown {
+        oci_version: super::version::SPEC,
+        id: &state.id,
+        pid: if init.is_some() { state.pid } else { 0 },
+        status: status.word(),
+        bundle: state.bundle.to_string_lossy().into_owned(),
+        rootfs: state.rootfs.to_string_lossy().into_owned(),
+        created: &state.created,
+        annotations: state.annotations.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect(),
+        owner: String::new(),
+    })
+}
+
+/// Prints the state.
+pub fn state(global: &Global, id: &str) -> Result<ExitCode> {
+    let store = Store::new(global.root.as_deref())?;
+    let (dir, state) = store.load(id)?;
+    let text = serde_json::to_string_pretty(&shown(&state, &dir)?)?;
+    Ok(crate::print(&text))
+}

@@ -1,0 +1,115 @@
+//! Turns the numbers that the init stage reports into words, with the plan that the runtime still has.
+//!
+//! Engines match parts of these texts (contract: `executable file not found in $PATH`, `no such file or directory`,
+//! `permission denied`, `is a directory`); the tests name who.
+
+use crate::plan::Plan;
+use crate::plan::process::Process;
+use crate::sync::{Failure, Step};
+use crate::sys::{Errno, words};
+use anyhow::{Error, anyhow};
+use oci_spec::runtime::Hooks;
+
+/// dockerd exits 127 on it, Podman too.
+pub const NOT_IN_PATH: &str = "executable file not found in $PATH";
+const PREFIX: &str = "unable to start container process: error during container init: ";
+
+/// Why a container did not start.
+pub fn failure(failure: &Failure, plan: &Plan, hooks: Option<&Hooks>) -> Error {
+    let _ = hooks;
+    let index = failure.index;
+    let why = words(failure.errno);
+    let mount = |what: &str| {
+        let at = plan.mounts.iter().find(|mount| mount.index == index);
+        let destination = at.map(|mount| mount.destination.to_string_lossy().into_owned()).unwrap_or_default();
+        let source = match at.map(|mount| &mount.kind) {
+            Some(crate::plan::mounts::Kind::Bind { source, .. }) => source.to_string_lossy().into_owned(),
+            Some(crate::plan::mounts::Kind::Filesystem(fs)) => fs.fstype.to_string_lossy().into_owned(),
+            _ => "cgroup".into(),
+        };
+        let log = if failure.text.is_empty() { String::new() } else { format!(" ({})", failure.text) };
+        format!("/mounts/{index}: error mounting {source:?} to rootfs at {destination:?}: {what}: {why}{log}")
+    };
+    let text = match failure.step {
+        Step::MountSource => mount("open the source"),
+        Step::MountTarget => mount("open the destination"),
+        Step::Mount => mount("mount"),
+        Step::MountFlags => mount("set flags"),
+        Step::JoinNamespace => format!("/linux/namespaces/{index}/path: join the namespace: {why}"),
+        Step::Device if index > 0 => format!("/linux/devices/{}: make the device: {why}", index - 1),
+        Step::Device => format!("make the default devices in /dev: {why}"),
+        Step::Mask => {
+            let path = plan.masked_paths.get(index).map(|path| path.to_string_lossy()).unwrap_or_default();
+            format!("/linux/maskedPaths/{index}: mask {path}: {why}")
+        }
+        Step::ReadonlyPath => {
+            let path = plan.readonly_paths.get(index).map(|path| path.to_string_lossy()).unwrap_or_default();
+            format!("/linux/readonlyPaths/{index}: make {path} read-only: {why}")
+        }
+        Step::Sysctl => {
+            let name = plan.sysctl.get(index).map(|(name, _)| name.to_string_lossy()).unwrap_or_default();
+            format!("/linux/sysctl: write {name}: {why}")
+        }
+        Step::CreateContainerHook => format!("error running createContainer hook #{index}: {}", failure.text),
+        Step::StartContainerHook => format!("error running startContainer hook #{index}: {}", failure.text),
+        Step::Root => format!("/root/path: mount {} on itself: {why}", plan.rootfs.to_string_lossy()),
+        Step::Hostname => format!("/hostname: set it: {why}"),
+        Step::Domainname => format!("/domainname: set it: {why}"),
+        _ => process_step(failure, &plan.process),
+    };
+    anyhow!("{PREFIX}{text}")
+}
+
+/// Why a further process did not start.
+pub fn exec_failure(failure: &Failure, process: &Process) -> Error {
+    anyhow!("unable to start container process: error executing setns process: {}", process_step(failure, process))
+}
+
+/// The steps that every process has. `args` is what the configuration calls the program.
+fn process_step(failure: &Failure, process: &Process) -> String {
+    let index = failure.index;
+    let why = words(failure.errno);
+    let program = process.args.strings().first().map(|arg| arg.to_string_lossy()).unwrap_or_default();
+    match failure.step {
+        Step::Find if program.contains('/') && failure.errno == Errno::ENOENT => {
+            format!("exec: {program:?}: stat {program}: {why}")
+        }
+        Step::Find if failure.errno == Errno::ENOENT => format!("exec: {program:?}: {NOT_IN_PATH}"),
+        Step::Find => format!("exec: {program:?}: {why}"),
+        Step::Exec => format!("exec {program}: {why}"),
+        Step::JoinCgroup => format!("join the cgroup: {why}"),
+        Step::NewNamespace => format!("/linux/namespaces: make a namespace: {why}"),
+        Step::Session => format!("become a session of its own: {why}"),
+        Step::Keyring => format!("join the session keyring: {why}"),
+        Step::Isolate => format!("/linux/rootfsPropagation: set the propagation of /: {why}"),
+        Step::Console => format!("/process/terminal: make the console: {why}"),
+        Step::Pivot => format!("pivot to the root: {why}"),
+        Step::ReadonlyRoot => format!("/root/readonly: remount the root: {why}"),
+        Step::Stdio => format!("give the standard streams to uid {}: {why}", process.uid),
+        Step::NoNewPrivileges => format!("/process/noNewPrivileges: set it: {why}"),
+        Step::Seccomp => format!("/linux/seccomp: install the filter: {why}"),
+        Step::User => format!("/process/user: become {}:{}: {why}", process.uid, process.gid),
+        Step::Capabilities => format!("/process/capabilities: set them: {why}"),
+        Step::Cwd if failure.errno == Errno::ESTALE => {
+            let cwd = process.cwd.to_string_lossy();
+            format!("/process/cwd: {cwd}: current working directory is outside of container mount namespace root")
+        }
+        Step::Cwd => format!("/process/cwd: chdir to cwd ({:?}): {why}", process.cwd.to_string_lossy()),
+        Step::CloseFds => format!("close descriptors: {why}"),
+        Step::PreservedFd => format!("unable to stat preserved-fd {index}: {why}"),
+        Step::Gate => format!("wait for the runtime: {why}"),
+        other => format!("{other:?} {index}: {why}"),
+    }
+}
+
+/// Why a program did not start behind the gate; the plan is gone by then.
+pub fn start_failure(failure: &Failure) -> Error {
+    let why = words(failure.errno);
+    match failure.step {
+        Step::StartContainerHook => {
+            anyhow!("{PREFIX}error running startContainer hook #{}: {}", failure.index, failure.text)
+        }
+        Step::Exec => anyhow!("{PREFIX}exec: {why}"),
+        step => anyhow!("{PREFIX}{step:?}: {why}"),
+    }
+}

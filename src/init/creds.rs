@@ -1,0 +1,173 @@
+//! Who the program is: standard streams, user, groups, capabilities, working directory, and where it lies.
+
+use super::Outcome;
+use crate::plan::process::{HOME_FALLBACK, PASSWD, Process, home_in_passwd};
+use crate::sync::{At, Step};
+use crate::sys::{Errno, Result, fs, process};
+use nix::sys::stat::fstat;
+use std::ffi::{CStr, CString};
+use std::io::Read;
+use std::os::fd::AsFd;
+
+/// Largest passwd file that is searched for HOME, bytes: it is the image's.
+const PASSWD_MAX: u64 = 1 << 20;
+
+/// Takes every capability that is not in `keep` out of the bounding set, up to the last one the kernel knows.
+pub fn drop_bounding(keep: u64) -> Result<()> {
+    for capability in 0..64 {
+        if keep >> capability & 1 == 0 {
+            match process::prctl(libc::PR_CAPBSET_DROP, capability) {
+                Ok(_) => {}
+                Err(Errno::EINVAL) => break,
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Streams on the host's /dev/null move to the container's, which must be one (CVE-2026-88265); the others are given to
+/// the user, who may have to reopen them by `/dev/stdout`.
+pub fn own_stdio(uid: u32) -> Result<()> {
+    let mut null = None;
+    for number in 0..=2 {
+        let stream = fs::stdio(number);
+        let stat = match fstat(stream) {
+            Ok(stat) => stat,
+            // The caller left this one closed.
+            Err(Errno::EBADF) => continue,
+            Err(errno) => return Err(errno),
+        };
+        if stat.st_mode & libc::S_IFMT == libc::S_IFCHR && stat.st_rdev == fs::makedev(1, 3) {
+            if null.is_none() {
+                null = Some(container_null()?);
+            }
+            if let Some(Some(null)) = &null {
+                fs::dup_to_stdio(null.as_fd(), number)?;
+            }
+        } else if stat.st_uid != uid {
+            match nix::unistd::fchown(stream, Some(uid.into()), None) {
+                // Streams on read-only or foreign filesystems stay as they are.
+                Ok(()) | Err(Errno::EPERM | Errno::EROFS | Errno::EINVAL | Errno::ENOSYS) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The container's /dev/null if it has a real one.
+fn container_null() -> Result<Option<std::os::fd::OwnedFd>> {
+    let root = fs::open(c"/", libc::O_PATH | libc::O_DIRECTORY, 0)?;
+    let open = |flags| fs::openat2(root.as_fd(), c"/dev/null", flags | libc::O_NOFOLLOW, 0, fs::IN_ROOT);
+    let Ok(handle) = open(libc::O_PATH) else { return Ok(None) };
+    let is_null = |stat: libc::stat| {
+        stat.st_mode & libc::S_IFMT == libc::S_IFCHR && stat.st_rdev == fs::makedev(1, 3)
+    };
+    if !is_null(fstat(&handle)?) {
+        return Ok(None);
+    }
+    // Opened by name again and checked again: nothing else is ever used as a stream.
+    match open(libc::O_RDWR | libc::O_NOCTTY | libc::O_NONBLOCK) {
+        Ok(null) if is_null(fstat(&null)?) => {
+            nix::fcntl::fcntl(&null, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::empty()))?;
+            Ok(Some(null))
+        }
+        // A device rule may forbid it; the stream then stays the host's null, which is harmless.
+        _ => Ok(None),
+    }
+}
+
+/// Groups, ids, directory and the four other capability sets, in the order in which each step still has the right to
+/// do the next.
+pub fn switch_user(init: &Process) -> Outcome {
+    let caps = &init.capabilities;
+    // Always, also with none: the caller's groups are not the container's (T41).
+    process::setgroups(&init.groups).at(Step::User)?;
+    // Else a change to another user drops all of them.
+    process::prctl(libc::PR_SET_KEEPCAPS, 1).at(Step::Capabilities)?;
+    // Before the ids change, because root may enter directories that the user may not; after it, because root may be
+    // the one who is refused (a network filesystem).
+    let entered = nix::unistd::chdir(init.cwd.as_c_str());
+    process::set_ids(init.uid, init.gid).at(Step::User)?;
+    match entered {
+        Ok(()) => {}
+        Err(Errno::EACCES | Errno::EPERM) => nix::unistd::chdir(init.cwd.as_c_str()).at(Step::Cwd)?,
+        Err(Errno::ENOENT) => {
+            make_cwd(&init.cwd).at(Step::Cwd)?;
+            nix::unistd::chdir(init.cwd.as_c_str()).at(Step::Cwd)?;
+        }
+        Err(errno) => return Err(errno).at(Step::Cwd),
+    }
+    // A directory outside the root, by a leaked descriptor, shows as unreachable (CVE-2024-21626).
+    if !fs::cwd_is_inside_root().at(Step::Cwd)? {
+        return Err(Errno::ESTALE).at(Step::Cwd);
+    }
+    // What the kernel or the runtime cannot grant is left out, with no error (spec: warn).
+    let able = process::permitted().at(Step::Capabilities)?;
+    let permitted = caps.permitted & able;
+    process::set_capabilities(caps.effective & permitted, permitted, caps.inheritable & able)
+        .at(Step::Capabilities)?;
+    if caps.ambient != 0 {
+        process::ambient(libc::PR_CAP_AMBIENT_CLEAR_ALL, 0).at(Step::Capabilities)?;
+        for capability in 0..64 {
+            if caps.ambient >> capability & 1 == 1 {
+                match process::ambient(libc::PR_CAP_AMBIENT_RAISE, capability) {
+                    // One that is not also permitted and inheritable is skipped (runc warns).
+                    Ok(()) | Err(Errno::EPERM | Errno::EINVAL) => {}
+                    Err(errno) => return Err(errno).at(Step::Capabilities),
+                }
+            }
+        }
+    }
+    process::prctl(libc::PR_SET_KEEPCAPS, 0).at(Step::Capabilities).map(drop)
+}
+
+/// A working directory that the image lacks is made, as runc does, inside the root that we are in by now.
+fn make_cwd(cwd: &CStr) -> Result<()> {
+    let root = fs::open(c"/", libc::O_PATH | libc::O_DIRECTORY, 0)?;
+    super::path::make_dir(root.as_fd(), cwd).map(drop)
+}
+
+/// The program's path: the first candidate that the user may execute. Looked for at create, so that a missing program
+/// is create's error and not start's.
+pub fn find_program(init: &Process) -> Outcome<CString> {
+    let mut refused = Errno::ENOENT;
+    for (index, candidate) in init.candidates.iter().enumerate() {
+        match executable(candidate) {
+            Ok(()) => return Ok(candidate.clone()),
+            Err(errno) if init.candidates.len() == 1 => return Err(errno).at_index(Step::Find, index),
+            Err(Errno::EACCES) => refused = Errno::EACCES,
+            Err(_) => {}
+        }
+    }
+    Err(refused).at(Step::Find)
+}
+
+fn executable(path: &CStr) -> Result<()> {
+    fs::may_execute(path)?;
+    if nix::sys::stat::stat(path)?.st_mode & libc::S_IFMT == libc::S_IFDIR {
+        return Err(Errno::EISDIR);
+    }
+    Ok(())
+}
+
+/// `HOME=..` for an environment that has none: from the container's passwd, which is hostile, else `/`.
+pub fn home(init: &Process) -> Option<CString> {
+    if !init.needs_home {
+        return None;
+    }
+    Some(read_passwd().ok().and_then(|text| home_in_passwd(&text, init.uid)).unwrap_or_else(|| HOME_FALLBACK.into()))
+}
+
+/// Neither a fifo nor a device may hold us up, nor a huge file eat memory (CVE-2025-4437).
+fn read_passwd() -> Result<Vec<u8>> {
+    let root = fs::open(c"/", libc::O_PATH | libc::O_DIRECTORY, 0)?;
+    let file = fs::openat2(root.as_fd(), PASSWD, libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY, 0, fs::IN_ROOT)?;
+    if fstat(&file)?.st_mode & libc::S_IFMT != libc::S_IFREG {
+        return Err(Errno::EINVAL);
+    }
+    let mut text = Vec::new();
+    std::fs::File::from(file).take(PASSWD_MAX).read_to_end(&mut text).map_err(|_| Errno::EIO)?;
+    Ok(text)
+}

@@ -1,0 +1,280 @@
+//! The init stage: everything between clone3 and execve, as two flat lists, one line a step.
+//!
+//! [`container`] is the first process of a container, [`exec`] a further one. The child walks the plan that was
+//! compiled before the clone: it parses nothing, logs nothing, and reports a failing step as numbers; the runtime,
+//! which still has the plan, finds the words (`spawn::explain`). A change to container start begins as a line here.
+
+pub mod console;
+mod creds;
+mod devices;
+mod enter;
+mod hook;
+mod mask;
+mod mounts;
+pub mod path;
+mod root;
+
+use crate::plan::Plan;
+use crate::plan::process::Process;
+use crate::sync::{At, Failure, Kind, Step, Wire};
+use crate::sys::{Errno, fs, process};
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+/// What one step returns: the failing step, its place in the plan and the errno.
+pub type Outcome<T = ()> = Result<T, Failure>;
+
+/// A cgroup hierarchy to show inside the container on cgroup v1.
+pub struct Hierarchy {
+    /// Directory name below the mount's destination, for example `cpu,cpuacct`.
+    pub name: CString,
+    /// Mount option of the hierarchy, for example `cpu,cpuacct` or `name=systemd` (own cgroup namespace).
+    pub controllers: CString,
+    /// The container's own directory in the runtime's mount namespace (no cgroup namespace).
+    pub source: CString,
+    /// Links to make beside it, for example `cpu` and `cpuacct`.
+    pub links: Vec<CString>,
+}
+
+/// How a `cgroup` mount is made on this host.
+pub enum CgroupView {
+    /// One tree. The container's own directory is the fallback where a new cgroup2 mount is refused.
+    Unified { own: CString },
+    /// A tmpfs with one directory a hierarchy.
+    Hierarchies(Vec<Hierarchy>),
+}
+
+/// The child's half of a container start: the plan's companions that are descriptors, opened by the runtime before
+/// the clone.
+pub struct Container<'a> {
+    /// The plan.
+    pub plan: &'a Plan,
+    /// The container's id and bundle, for the state that hooks read.
+    pub state: &'a crate::hooks::HookState,
+    /// To the runtime.
+    pub wire: Wire,
+    /// `create`: the listening gate. `run`: none.
+    pub gate: Option<OwnedFd>,
+    /// cgroup files to write `0` to, before anything else.
+    pub cgroups: Vec<OwnedFd>,
+    /// How cgroup mounts look.
+    pub cgroup_view: CgroupView,
+    /// Namespaces to join, in order: file, flag, index in the configuration.
+    pub join: Vec<(OwnedFd, i32, usize)>,
+    /// The runtime itself, to take its network namespace from.
+    pub runtime: Option<OwnedFd>,
+    /// Where to send the terminal.
+    pub console: Option<OwnedFd>,
+    /// Descriptors after 0, 1, 2 that the program inherits.
+    pub preserve_fds: u32,
+    /// Signal mask to give back before the program runs.
+    pub signal_mask: nix::sys::signal::SigSet,
+}
+
+/// The first process of a container. Never returns.
+pub fn container(mut child: Container) -> ! {
+    let failure = match container_steps(&mut child) {
+        Ok(never) => match never {},
+        Err(failure) => failure,
+    };
+    // With the runtime gone there is nobody left to tell; the exit status says it as well.
+    let _ = child.wire.fail(&failure);
+    process::exit_now(1)
+}
+
+/// Container start, in order. Each line says why it stands where it does.
+fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
+    let plan = child.plan;
+    let init = &plan.process;
+
+    // While this is one thread and owns nothing: on cgroup v1 a self-write of `0` spares the grace period that the
+    // runtime's write of a pid costs (7 ms after an idle gap). On v2 clone3 has already put us there.
+    enter::join_cgroups(&child.cgroups).at(Step::JoinCgroup)?;
+    // If the runtime is killed half-way the container must not live on; given up before "created".
+    enter::die_with_runtime().at(Step::Session)?;
+    // Before any namespace shows us to others: no process of the container may look into this one (CVE-2016-9962).
+    enter::hide().at(Step::Session)?;
+    enter::join_namespaces(&child.join)?;
+    // After the cgroup is entered, else the namespace would be rooted at the runtime's.
+    enter::new_cgroup_namespace(&plan.namespaces).at(Step::NewNamespace)?;
+    process::setsid().at(Step::Session)?;
+    enter::keyring(plan.keyring.as_deref()).at(Step::Keyring)?;
+    process::umask(0);
+
+    // From here on every path inside the rootfs is looked up from `root`, a descriptor.
+    root::isolate(plan).at(Step::Isolate)?;
+    let root = root::bind(&plan.rootfs).at(Step::Root)?;
+    mounts::mount_all(child, root.as_fd())?;
+    devices::make_all(plan, root.as_fd())?;
+    enter::network(child).at(Step::NewNamespace)?;
+
+    // The runtime's hooks see the mounts done, the network namespace there and the old root still in place.
+    if plan.runtime_hooks {
+        child.wire.send(Kind::MountsDone).at(Step::Gate)?;
+        child.wire.expect(Kind::HooksDone).at(Step::Gate)?;
+    }
+    // Their paths are the runtime's, hence before the pivot; they may still change the rootfs, hence before masks.
+    hook::run_all(&plan.create_container, child.state, "creating", Step::CreateContainerHook)?;
+
+    // After the mounts, because the terminal comes from the container's own devpts; before the program is looked up,
+    // because callers wait for the terminal first.
+    if init.terminal {
+        console::open(root.as_fd(), init, child.console.take())?;
+    }
+    // Writes to /proc/sys go before the masks make it read-only, through a procfs of our own (CVE-2025-52881).
+    root::sysctl(&plan.sysctl)?;
+    // Masks are the last mounts: nothing may be mounted over them.
+    mask::mask(&plan.masked_paths, root.as_fd())?;
+    mask::make_readonly(&plan.readonly_paths, root.as_fd())?;
+    if let Some(name) = &plan.hostname {
+        process::sethostname(name.as_bytes()).at(Step::Hostname)?;
+    }
+    if let Some(name) = &plan.domainname {
+        process::setdomainname(name.as_bytes()).at(Step::Domainname)?;
+    }
+    // Legal this early because it only bites at exec.
+    creds::drop_bounding(init.capabilities.bounding).at(Step::Capabilities)?;
+    // Last, because detaching the old root waits for the other processors.
+    root::pivot(plan, root.as_fd()).at(Step::Pivot)?;
+    drop(root);
+
+    become_program(init, child.preserve_fds)?;
+    let program = creds::find_program(init)?;
+    close_descriptors(child)?;
+    // Device rules, limits and state are in place before the container counts as created or the program runs.
+    child.wire.expect(Kind::Proceed).at(Step::Gate)?;
+    enter::outlive_runtime().at(Step::Session)?;
+    if let Some(gate) = child.gate.take() {
+        child.wire.send(Kind::Ready).at(Step::Gate)?;
+        child.wire = wait_for_start(gate)?;
+    }
+    hook::run_all(&plan.start_container, child.state, "created", Step::StartContainerHook)?;
+    launch(init, &program, &child.signal_mask)
+}
+
+/// `exec`: a further process of a container. The runtime has joined the namespaces, so that the clone is born in them.
+pub struct Exec<'a> {
+    /// What to run.
+    pub process: &'a Process,
+    /// To the runtime.
+    pub wire: Wire,
+    /// cgroup files to write `0` to.
+    pub cgroups: Vec<OwnedFd>,
+    /// Session keyring of the container.
+    pub keyring: Option<&'a std::ffi::CStr>,
+    /// Where to send the terminal.
+    pub console: Option<OwnedFd>,
+    /// The host's `/proc`, to reopen a verified terminal by descriptor.
+    pub procfs: Option<OwnedFd>,
+    /// Descriptors after 0, 1, 2 that the program inherits.
+    pub preserve_fds: u32,
+    /// Signal mask to give back before the program runs.
+    pub signal_mask: nix::sys::signal::SigSet,
+}
+
+/// A further process of a container. Never returns.
+pub fn exec(mut child: Exec) -> ! {
+    let failure = match exec_steps(&mut child) {
+        Ok(never) => match never {},
+        Err(failure) => failure,
+    };
+    // With the runtime gone there is nobody left to tell; the exit status says it as well.
+    let _ = child.wire.fail(&failure);
+    process::exit_now(255)
+}
+
+fn exec_steps(child: &mut Exec) -> Outcome<std::convert::Infallible> {
+    let init = child.process;
+    enter::join_cgroups(&child.cgroups).at(Step::JoinCgroup)?;
+    enter::die_with_runtime().at(Step::Session)?;
+    process::setsid().at(Step::Session)?;
+    enter::keyring(child.keyring).at(Step::Keyring)?;
+    if init.terminal {
+        console::open_in_running(init, child.console.take(), child.procfs.take())?;
+    }
+    creds::drop_bounding(init.capabilities.bounding).at(Step::Capabilities)?;
+    become_program(init, child.preserve_fds)?;
+    let program = creds::find_program(init)?;
+    keep_only(&[child.wire.as_fd().as_raw_fd()], child.preserve_fds).at(Step::CloseFds)?;
+    // The pid file and the terminal are with the caller before the program can end.
+    child.wire.expect(Kind::Proceed).at(Step::Gate)?;
+    enter::outlive_runtime().at(Step::Session)?;
+    launch(init, &program, &child.signal_mask)
+}
+
+/// User, groups, capabilities, directory: from here on the process has only the program's rights.
+fn become_program(init: &Process, preserve_fds: u32) -> Outcome {
+    creds::own_stdio(init.uid).at(Step::Stdio)?;
+    for fd in 3..3 + preserve_fds as i32 {
+        fs::keep_across_exec(fd).at_index(Step::PreservedFd, fd as usize)?;
+    }
+    if init.no_new_privileges {
+        process::prctl(libc::PR_SET_NO_NEW_PRIVS, 1).at(Step::NoNewPrivileges)?;
+    } else if let Some(filter) = &init.seccomp {
+        // Without no_new_privs a filter needs CAP_SYS_ADMIN, so it goes before the capabilities do.
+        crate::sys::seccomp::install(&filter.program, filter.flags).at(Step::Seccomp)?;
+    }
+    creds::switch_user(init)?;
+    process::umask(init.umask);
+    Ok(())
+}
+
+/// A leaked directory descriptor is a way out of the container (CVE-2024-21626): close-on-exec alone comes too late,
+/// because execve looks up the program before it closes anything.
+fn close_descriptors(child: &Container) -> Outcome {
+    let mut keep = vec![child.wire.as_fd().as_raw_fd()];
+    keep.extend(child.gate.as_ref().map(|gate| gate.as_raw_fd()));
+    keep_only(&keep, child.preserve_fds).at(Step::CloseFds)
+}
+
+/// Closes everything but 0, 1, 2, the preserved descriptors and `keep`.
+fn keep_only(keep: &[i32], preserve_fds: u32) -> crate::sys::Result<()> {
+    let mut keep = keep.to_vec();
+    keep.sort_unstable();
+    let mut first = 3 + preserve_fds;
+    for fd in keep {
+        fs::close_between(first, fd as u32)?;
+        first = first.max(fd as u32 + 1);
+    }
+    fs::close_from(first)
+}
+
+/// Waits at the gate until `start` connects and says so. A `start` that dies half-way ends the container.
+fn wait_for_start(gate: OwnedFd) -> Outcome<Wire> {
+    use nix::sys::socket::{SockFlag, accept4};
+    let socket = loop {
+        match accept4(gate.as_raw_fd(), SockFlag::SOCK_CLOEXEC) {
+            Err(Errno::EINTR | Errno::ECONNABORTED) => {}
+            other => break other.at(Step::Gate)?,
+        }
+    };
+    let wire = Wire::from_socket(fs::adopt(socket));
+    wire.expect(Kind::Proceed).at(Step::Gate)?;
+    Ok(wire)
+}
+
+/// The last calls: default signals, the filter as late as can be, the program.
+fn launch(
+    init: &Process,
+    program: &std::ffi::CStr,
+    mask: &nix::sys::signal::SigSet,
+) -> Outcome<std::convert::Infallible> {
+    process::reset_signal(libc::SIGPIPE).at(Step::Exec)?;
+    mask.thread_set_mask().at(Step::Exec)?;
+    if init.no_new_privileges
+        && let Some(filter) = &init.seccomp
+    {
+        crate::sys::seccomp::install(&filter.program, filter.flags).at(Step::Seccomp)?;
+    }
+    let home = creds::home(init);
+    let errno = match home {
+        Some(home) => {
+            let mut env: Vec<CString> = init.env.strings().to_vec();
+            env.retain(|entry| !entry.to_bytes().starts_with(b"HOME="));
+            env.push(home);
+            process::execve(program, &init.args, &process::StringArray::new(env))
+        }
+        None => process::execve(program, &init.args, &init.env),
+    };
+    Err(errno).at(Step::Exec)
+}

@@ -1,0 +1,217 @@
+//! config.json → [`Plan`]: plain, kernel-ready data (C strings, masks, flags), made before the clone.
+//!
+//! Pure: no system call here or below, so everything can be tested without root. What the init stage does with a
+//! plan is in `init/`; it only walks it.
+
+pub mod devices;
+pub mod mounts;
+pub mod namespaces;
+pub mod process;
+pub mod seccomp;
+
+use anyhow::{Context, Result, bail};
+use mounts::Mount;
+use namespaces::Namespaces;
+use oci_spec::runtime::{Hook, Spec};
+use process::Process;
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// Everything the init stage of a container needs to know.
+pub struct Plan {
+    /// Namespaces to make, to join and to share.
+    pub namespaces: Namespaces,
+    /// Absolute path of the root filesystem in the runtime's mount namespace.
+    pub rootfs: CString,
+    /// `root.readonly`.
+    pub root_readonly: bool,
+    /// Propagation of the whole tree before anything is mounted (`MS_SLAVE | MS_REC` unless configured).
+    pub isolation: u64,
+    /// `linux.rootfsPropagation` as `MS_*` flags for the container's `/` after the pivot.
+    pub root_propagation: Option<u64>,
+    /// Attach the root by pivot_root(2) (the rule) or by a move and chroot(2) (`--no-pivot`).
+    pub pivot: bool,
+    /// `mounts`, in order.
+    pub mounts: Vec<Mount>,
+    /// Device nodes and links to make in `/dev`; absent when `/dev` is a bind mount.
+    pub devices: Option<devices::Devices>,
+    /// `linux.maskedPaths`.
+    pub masked_paths: Vec<CString>,
+    /// `linux.readonlyPaths`.
+    pub readonly_paths: Vec<CString>,
+    /// `linux.sysctl`: path below `/proc/sys`, value.
+    pub sysctl: Vec<(CString, CString)>,
+    /// `hostname`.
+    pub hostname: Option<String>,
+    /// `domainname`.
+    pub domainname: Option<String>,
+    /// Name of the session keyring; absent with `--no-new-keyring`.
+    pub keyring: Option<CString>,
+    /// The container's program.
+    pub process: Process,
+    /// Hooks that the init stage runs: before the pivot, and before the program.
+    pub create_container: Vec<Hook>,
+    /// See `create_container`.
+    pub start_container: Vec<Hook>,
+    /// The runtime runs prestart or createRuntime hooks while the init stage waits.
+    pub runtime_hooks: bool,
+}
+
+/// What the command line adds to the configuration.
+#[derive(Clone, Copy, Default)]
+pub struct Options {
+    /// `--no-pivot`.
+    pub no_pivot: bool,
+    /// `--no-new-keyring`.
+    pub no_new_keyring: bool,
+}
+
+/// Compiles the plan of a validated configuration. Errors name the field by JSON pointer.
+pub fn compile(spec: &Spec, id: &str, bundle: &Path, rootfs: &Path, options: Options) -> Result<Plan> {
+    let linux = spec.linux().as_ref().context("/linux: is required")?;
+    let process = spec.process().as_ref().context("process property must not be empty")?;
+    let namespaces = namespaces::compile(linux)?;
+    let hooks = spec.hooks().as_ref();
+    let list = |hooks: Option<&Vec<Hook>>| hooks.cloned().unwrap_or_default();
+    let own_devices = devices::compile(linux, spec.mounts().as_deref().unwrap_or_default())?;
+    let root_propagation = match linux.rootfs_propagation().as_deref() {
+        None | Some("") => None,
+        Some(name) => Some(
+            mounts::propagation(name)
+                .with_context(|| format!("/linux/rootfsPropagation: rootfsPropagation={name} is not supported"))?,
+        ),
+    };
+    Ok(Plan {
+        mounts: mounts::compile(spec.mounts().as_deref().unwrap_or_default(), bundle, &namespaces)?,
+        rootfs: c_path(rootfs, "/root/path")?,
+        root_readonly: spec.root().as_ref().is_some_and(|root| root.readonly().unwrap_or(false)),
+        isolation: root_propagation.unwrap_or(libc::MS_SLAVE | libc::MS_REC),
+        root_propagation,
+        pivot: !options.no_pivot,
+        devices: own_devices,
+        masked_paths: c_strings(linux.masked_paths().as_deref().unwrap_or_default(), "/linux/maskedPaths")?,
+        readonly_paths: c_strings(linux.readonly_paths().as_deref().unwrap_or_default(), "/linux/readonlyPaths")?,
+        sysctl: sysctl(linux.sysctl().as_ref(), &namespaces)?,
+        hostname: spec.hostname().clone().filter(|name| !name.is_empty()),
+        domainname: spec.domainname().clone().filter(|name| !name.is_empty()),
+        keyring: if options.no_new_keyring { None } else { Some(CString::new(format!("_ses.{id}"))?) },
+        process: process::compile(process, linux, "/process")?,
+        create_container: list(hooks.and_then(|h| h.create_container().as_ref())),
+        start_container: list(hooks.and_then(|h| h.start_container().as_ref())),
+        #[allow(deprecated)]
+        runtime_hooks: hooks.is_some_and(|h| {
+            !h.prestart().as_deref().unwrap_or_default().is_empty()
+                || !h.create_runtime().as_deref().unwrap_or_default().is_empty()
+        }),
+        namespaces,
+    })
+}
+
+/// A string without NUL as the kernel takes it.
+pub fn c_string(text: &str, pointer: &str) -> Result<CString> {
+    CString::new(text).with_context(|| format!("{pointer}: contains a NUL byte"))
+}
+
+/// A path without NUL as the kernel takes it.
+pub fn c_path(path: &Path, pointer: &str) -> Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).with_context(|| format!("{pointer}: contains a NUL byte"))
+}
+
+fn c_strings(list: &[String], pointer: &str) -> Result<Vec<CString>> {
+    list.iter().enumerate().map(|(i, text)| c_string(text, &format!("{pointer}/{i}"))).collect()
+}
+
+/// Kernel settings that are per IPC namespace.
+const IPC_SYSCTLS: [&str; 9] = [
+    "kernel/msgmax",
+    "kernel/msgmnb",
+    "kernel/msgmni",
+    "kernel/sem",
+    "kernel/shmall",
+    "kernel/shmmax",
+    "kernel/shmmni",
+    "kernel/shm_rmid_forced",
+    "kernel/msg_next_id",
+];
+
+/// Checks each setting against the list of namespaced ones: any other would change the host.
+fn sysctl(
+    settings: Option<&std::collections::HashMap<String, String>>,
+    namespaces: &Namespaces,
+) -> Result<Vec<(CString, CString)>> {
+    let mut list = Vec::new();
+    for (key, value) in settings.into_iter().flatten() {
+        let pointer = format!("/linux/sysctl/{key}");
+        let path = sysctl_path(key);
+        if path.split('/').any(|part| part.is_empty() || part == "." || part == "..") {
+            bail!("{pointer}: sysctl {key:?} is not a valid name");
+        }
+        let needs = if IPC_SYSCTLS.contains(&path.as_str()) || path.starts_with("fs/mqueue/") {
+            (libc::CLONE_NEWIPC, "ipc")
+        } else if path.starts_with("net/") {
+            (libc::CLONE_NEWNET, "network")
+        } else if path == "kernel/domainname" {
+            (libc::CLONE_NEWUTS, "uts")
+        } else if path == "kernel/hostname" {
+            bail!("{pointer}: sysctl {key:?} is not allowed as it conflicts with the OCI \"hostname\" field");
+        } else if path.starts_with("user/") {
+            (libc::CLONE_NEWUSER, "user")
+        } else {
+            bail!("{pointer}: sysctl {key:?} is not in a separate kernel namespace");
+        };
+        if !namespaces.private(needs.0) {
+            bail!("{pointer}: sysctl {key:?} is not allowed in the host {} namespace", needs.1);
+        }
+        list.push((c_string(&path, &pointer)?, c_string(value, &pointer)?));
+    }
+    list.sort_unstable();
+    Ok(list)
+}
+
+/// `net.ipv4.ip_forward` and `net/ipv4/ip_forward` name the same setting; whichever separator comes first is the one
+/// that separates (sysctl(8)), so that interface names may hold dots in the slash form.
+fn sysctl_path(key: &str) -> String {
+    match key.find(['.', '/']) {
+        Some(at) if key.as_bytes()[at] == b'.' => {
+            key.chars().map(|c| if c == '.' { '/' } else if c == '/' { '.' } else { c }).collect()
+        }
+        _ => key.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sysctl_names_follow_their_first_separator() {
+        for (key, path) in [
+            ("net.ipv4.ip_forward", "net/ipv4/ip_forward"),
+            ("net/ipv4/conf/eth0.1/x", "net/ipv4/conf/eth0.1/x"),
+            ("net.ipv4.conf.eth0/1.x", "net/ipv4/conf/eth0.1/x"),
+            ("kernel", "kernel"),
+        ] {
+            assert_eq!(sysctl_path(key), path);
+        }
+    }
+
+    #[test]
+    fn only_namespaced_sysctls_pass() {
+        let own = Namespaces { new: libc::CLONE_NEWIPC | libc::CLONE_NEWNET, ..Namespaces::default() };
+        let check = |key: &str, namespaces: &Namespaces| {
+            let settings = [(key.to_string(), "1".to_string())].into();
+            sysctl(Some(&settings), namespaces).map(|list| list.len()).map_err(|e| e.to_string())
+        };
+        assert_eq!(check("net.ipv4.ip_forward", &own), Ok(1));
+        assert_eq!(check("kernel.shmmax", &own), Ok(1));
+        assert_eq!(check("fs.mqueue.msg_max", &own), Ok(1));
+        for bad in
+            ["kernel.core_pattern", "kernel.hostname", "kernel.domainname", "user.max_user_namespaces", "vm.swappiness"]
+        {
+            assert!(check(bad, &own).is_err(), "{bad}");
+        }
+        assert!(check("net/../kernel/core_pattern", &own).is_err());
+        assert!(check("net.ipv4.ip_forward", &Namespaces::default()).is_err());
+    }
+}

@@ -1,0 +1,106 @@
+//! Compiles `/linux/seccomp` into the BPF program that the container's process installs as the last thing before it executes. Makes no
+//! system calls and does not ask what the kernel can; `sys::seccomp` installs. Called by the parent while it plans a container.
+//!
+//! The verdicts are those of runc with libseccomp: the profile's rules, an ABI the profile does not list is killed, and runc's ENOSYS for
+//! calls newer than the profile. The program is another: spans of numbers with equal verdict, decided by a tree.
+//!
+//! Of the crate seccompiler only the instruction type is used: its filters have one action besides the default, know only the build's own
+//! architecture and kill all others, have no NOTIFY, and are written as one list of comparisons per system call.
+
+mod arch;
+mod bpf;
+mod choice;
+mod order;
+mod rules;
+mod table;
+mod verdicts;
+
+#[cfg(test)]
+pub mod interpret;
+#[cfg(test)]
+mod tests;
+
+use anyhow::{Result, ensure};
+use arch::{Arch, NATIVE, X32_BIT};
+use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompFilterFlag as Flag};
+use seccompiler::sock_filter;
+
+/// What seccomp(2) takes.
+#[derive(Debug)]
+pub struct Filter {
+    /// At most 4096 instructions.
+    pub program: Vec<sock_filter>,
+    /// `SECCOMP_FILTER_FLAG_*` without `NEW_LISTENER`.
+    pub flags: u32,
+    /// A rule has `SCMP_ACT_NOTIFY`: the installer adds `SECCOMP_FILTER_FLAG_NEW_LISTENER`.
+    pub notify: bool,
+}
+
+/// `BPF_MAXINSNS`.
+const MAX_INSTRUCTIONS: usize = 4096;
+
+/// The filter for a profile; `None` where it allows every call of every architecture. An error names the field by JSON pointer.
+pub fn compile(profile: &LinuxSeccomp) -> Result<Option<Filter>> {
+    compile_for(profile, NATIVE)
+}
+
+/// `compile` for a kernel of the architecture `native`.
+fn compile_for(profile: &LinuxSeccomp, native: &'static Arch) -> Result<Option<Filter>> {
+    let rules = rules::read(profile)?;
+    let flags = flags(profile, rules.notify)?;
+    let listed = profile.architectures().as_deref().unwrap_or_default();
+    let syscalls = profile.syscalls().as_deref().unwrap_or_default();
+    if profile.default_action() == LinuxSeccompAction::ScmpActAllow && syscalls.is_empty() && listed.is_empty() {
+        return Ok(None);
+    }
+    // The native architecture is always in, listed or not, as in libseccomp. Listed ones that a kernel like this cannot run need no code.
+    let mut archs = vec![(native, None)];
+    for arch in native.compat.iter().filter(|arch| listed.contains(&arch.name)) {
+        match arch.base {
+            X32_BIT => archs[0].1 = Some(*arch),
+            _ => archs.push((arch, None)),
+        }
+    }
+    let mut choices = verdicts::Choices::default();
+    let sections: Vec<_> = archs
+        .into_iter()
+        .map(|(arch, x32)| (arch.audit, verdicts::spans(&rules, arch, x32, &mut choices)))
+        .collect();
+    let mut program = bpf::Program::new(choices.list.len());
+    program.ret(rules::RET_KILL_THREAD);
+    for (audit, spans) in sections.iter().rev() {
+        program.section(*audit, spans, &rules, &choices);
+    }
+    program.load_arch();
+    let program = program.finish();
+    ensure!(
+        program.len() <= MAX_INSTRUCTIONS,
+        "/linux/seccomp/syscalls: the filter needs {} instructions, the kernel takes {MAX_INSTRUCTIONS}",
+        program.len()
+    );
+    Ok(Some(Filter { program, flags, notify: rules.notify }))
+}
+
+/// `SECCOMP_FILTER_FLAG_*` (linux/seccomp.h) of the profile, with runc's default.
+fn flags(profile: &LinuxSeccomp, notify: bool) -> Result<u32> {
+    const SPEC_ALLOW: u32 = 1 << 2;
+    let Some(flags) = profile.flags() else { return Ok(SPEC_ALLOW) };
+    let mut bits = 0;
+    for (i, flag) in flags.iter().enumerate() {
+        bits |= match flag {
+            // Accepted and without effect, as in runc: the process that installs has one thread.
+            Flag::SeccompFilterFlagTsync => 0,
+            Flag::SeccompFilterFlagLog => 1 << 1,
+            Flag::SeccompFilterFlagSpecAllow => SPEC_ALLOW,
+            Flag::SeccompFilterFlagWaitKillableRecv => {
+                // The kernel's EINVAL would come from within the container and say nothing.
+                ensure!(
+                    notify,
+                    "/linux/seccomp/flags/{i}: SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV needs a rule with SCMP_ACT_NOTIFY"
+                );
+                1 << 5
+            }
+        };
+    }
+    Ok(bits)
+}

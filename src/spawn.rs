@@ -1,0 +1,455 @@
+//! The runtime's side of a container start: from a loaded bundle to a child that waits at the gate, or runs.
+//!
+//! Everything that can be refused is refused before the first side effect; what has effects is owned by a guard, so
+//! that an error at any point undoes all of it. The child's side is `init/`, the wire between them `sync.rs`.
+
+use crate::bundle::Bundle;
+use crate::cgroup;
+use crate::explain;
+use crate::hooks::{self, HookState};
+use crate::init::{self, Container};
+use crate::plan::process::Process;
+use crate::plan::{self, Plan};
+use crate::state::{self, Dir, State, Store};
+use crate::sync::{Frame, Kind, Wire};
+use crate::sys::process::{Cloned, Ended};
+use crate::sys::{Errno, fs, process};
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::SigSet;
+use oci_spec::runtime::{Hook, Hooks};
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// What create and run ask for.
+pub struct Request {
+    /// Container id.
+    pub id: String,
+    /// The bundle.
+    pub bundle: Bundle,
+    /// Flags that change the plan.
+    pub options: plan::Options,
+    /// Connected socket that gets the terminal.
+    pub console: Option<OwnedFd>,
+    /// Descriptors after 0, 1, 2 for the program.
+    pub preserve_fds: u32,
+    /// Absolute path of the pid file.
+    pub pid_file: Option<PathBuf>,
+    /// Socket that gets a pidfd of the init process.
+    pub pidfd_socket: Option<PathBuf>,
+    /// Leave the program at the gate (create) or let it run.
+    pub gate: bool,
+    /// Signal mask that the program gets.
+    pub signal_mask: SigSet,
+    /// Use the systemd cgroup driver.
+    pub systemd: bool,
+}
+
+/// A container that was made.
+pub struct Started {
+    /// Its state directory.
+    pub dir: Dir,
+    /// Its state.
+    pub state: State,
+    /// Its init process.
+    pub pidfd: OwnedFd,
+    /// The runtime's own network namespace, if it has left it and hooks are still to run there.
+    pub home_network: Option<OwnedFd>,
+}
+
+/// Undoes a half-made container: process, cgroup, state directory, in this order.
+struct Guard {
+    dir: Option<Dir>,
+    cgroup: Option<cgroup::Record>,
+    child: Option<(i32, OwnedFd)>,
+    /// Run at the end if any other hook has run: they clean up after those.
+    poststop: Vec<Hook>,
+    hook_state: HookState,
+    hooks_ran: bool,
+}
+
+impl Guard {
+    fn dir(&self) -> Result<&Dir> {
+        self.dir.as_ref().context("the state directory is gone")
+    }
+
+    /// Ends and reaps the child, if there is one.
+    fn end_child(&mut self) -> Option<Ended> {
+        let (pid, pidfd) = self.child.take()?;
+        // It may have ended by itself, which is as good.
+        let _ = process::pidfd_signal(pidfd.as_fd(), libc::SIGKILL);
+        process::wait(pid).ok()
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // Errors here would hide the one that led here; what is left can be found by `delete`.
+        self.end_child();
+        if let Some(record) = self.cgroup.take() {
+            let _ = record.remove();
+        }
+        if let Some(dir) = self.dir.take() {
+            let _ = dir.remove();
+            if self.hooks_ran {
+                let json = self.hook_state.json("stopped", 0);
+                for hook in &self.poststop {
+                    let _ = hooks::run(hook, &json);
+                }
+            }
+        }
+    }
+}
+
+/// What stays the same over the attempts to start the init stage.
+struct Launch<'a> {
+    request: &'a Request,
+    plan: &'a Plan,
+    cgroup: &'a cgroup::Live,
+    hooks: Option<&'a Hooks>,
+    gate: Option<OwnedFd>,
+    /// The runtime's own network namespace, kept open if hooks may need it.
+    home_network: Option<OwnedFd>,
+    /// The runtime has made the container's network namespace and is in it.
+    in_new_network: bool,
+}
+
+/// Makes the container: to the gate, or to the running program.
+pub fn start(store: &Store, request: &Request) -> Result<Started> {
+    state::check_id(&request.id)?;
+    let spec = &request.bundle.spec;
+    let plan = plan::compile(spec, &request.id, &request.bundle.dir, &request.bundle.rootfs, request.options)?;
+    let linux = spec.linux().as_ref().context("/linux: is required")?;
+    let cgroup_plan = cgroup::plan(linux, &request.id, request.systemd)?;
+    let hooks = spec.hooks().as_ref();
+    let list = |hooks: Option<&Vec<Hook>>| hooks.cloned().unwrap_or_default();
+
+    let now = crate::time::now();
+    // The id is claimed, and what a crash would leave behind is written down, before anything else is made.
+    let mut container = State {
+        version: 1,
+        oci_version: spec.version().clone(),
+        id: request.id.clone(),
+        pid: 0,
+        start_time: 0,
+        bundle: request.bundle.dir.clone(),
+        rootfs: request.bundle.rootfs.clone(),
+        created: crate::time::rfc3339(now.0, now.1),
+        annotations: spec.annotations().clone().unwrap_or_default(),
+        owner: nix::unistd::getuid().as_raw(),
+        namespaces: plan.namespaces.all(),
+        keyring: plan.keyring.is_some(),
+        cgroup: cgroup_plan.record(),
+        poststart: list(hooks.and_then(|h| h.poststart().as_ref())),
+        poststop: list(hooks.and_then(|h| h.poststop().as_ref())),
+    };
+    let mut guard = Guard {
+        dir: Some(store.claim(&request.id)?),
+        cgroup: None,
+        child: None,
+        poststop: container.poststop.clone(),
+        hook_state: container.for_hooks(),
+        hooks_ran: false,
+    };
+    let _lock = guard.dir()?.lock()?;
+    guard.dir()?.write(&container)?;
+    if let Some(filter) = &plan.process.seccomp {
+        let program = seccomp_bytes(filter);
+        guard.dir()?.put(state::SECCOMP, state::SECCOMP, &program).context("keep the seccomp program")?;
+    }
+    let gate = if request.gate { Some(bind_gate(guard.dir()?).context("make the start gate")?) } else { None };
+    // On an error it has removed what it made; what was there before is not ours.
+    let cgroup = cgroup_plan.create()?;
+    guard.cgroup = Some(container.cgroup.clone());
+
+    let new_network = plan.namespaces.makes(libc::CLONE_NEWNET);
+    let home_network = match hooks {
+        Some(_) if new_network => {
+            Some(fs::open(c"/proc/self/ns/net", libc::O_RDONLY, 0).context("open the own network namespace")?)
+        }
+        _ => None,
+    };
+    // Until execve nobody may look into these processes (CVE-2016-9962).
+    process::prctl(libc::PR_SET_DUMPABLE, 0).context("hide from containers")?;
+    let mut launch =
+        Launch { request, plan: &plan, cgroup: &cgroup, hooks, gate, home_network, in_new_network: false };
+    if !launch.attempt(&mut container, &mut guard, true)? {
+        // Once cgroup.kill was written in the runtime's own cgroup, a child cloned into another is killed at birth
+        // (Linux 6.18 at least): then it joins by itself, at the cost of a grace period.
+        guard.end_child();
+        if !launch.attempt(&mut container, &mut guard, false)? {
+            bail!("init process was killed before it could do anything");
+        }
+    }
+    let (pid, pidfd) = guard.child.take().context("the init process is gone")?;
+    let dir = guard.dir.take().context("the state directory is gone")?;
+    guard.cgroup = None;
+    let home_network = launch.home_network.take();
+    let started = Started { dir, state: container, pidfd, home_network };
+    if let Err(error) = announce(request, &started, pid) {
+        // The caller will not know the container: undo it like any other failure.
+        guard.child = Some((pid, started.pidfd));
+        guard.cgroup = Some(started.state.cgroup);
+        guard.dir = Some(started.dir);
+        return Err(error);
+    }
+    Ok(started)
+}
+
+/// Tells the caller which process it is; last, because callers wait for the pid file.
+fn announce(request: &Request, started: &Started, pid: i32) -> Result<()> {
+    if let Some(path) = &request.pidfd_socket {
+        send_pidfd(path, b"standard", started.pidfd.as_fd())?;
+    }
+    match &request.pid_file {
+        Some(path) => write_pid_file(path, pid),
+        None => Ok(()),
+    }
+}
+
+impl Launch<'_> {
+    /// Clones the init stage and does the runtime's half of its work. False: it was killed at birth.
+    fn attempt(&mut self, container: &mut State, guard: &mut Guard, into_cgroup: bool) -> Result<bool> {
+        let (wire, child_wire) = Wire::pair().context("make the wire to the init stage")?;
+        let new_network = self.plan.namespaces.makes(libc::CLONE_NEWNET);
+        let myself = std::process::id() as i32;
+        let child = Container {
+            plan: self.plan,
+            state: &guard.hook_state,
+            wire: child_wire,
+            gate: self.gate.as_ref().map(OwnedFd::try_clone).transpose().context("copy a descriptor")?,
+            cgroups: self.cgroup.join_files(into_cgroup)?,
+            cgroup_view: self.cgroup.view()?,
+            join: open_namespaces(self.plan)?,
+            runtime: if new_network { Some(process::pidfd_open(myself).context("open the own process")?) } else { None },
+            console: self.request.console.as_ref().map(OwnedFd::try_clone).transpose().context("copy a descriptor")?,
+            preserve_fds: self.request.preserve_fds,
+            signal_mask: self.request.signal_mask,
+        };
+        let target = if into_cgroup { self.cgroup.clone_into() } else { None };
+        guard.child = Some(clone_child(self.plan, target, child)?);
+        let pid = guard.child.as_ref().map_or(0, |child| child.0);
+
+        // The child mounts meanwhile: the network namespace alone is a fifth of a container start.
+        if new_network {
+            if !self.in_new_network {
+                process::unshare(libc::CLONE_NEWNET).context("make the network namespace")?;
+                self.in_new_network = true;
+            }
+            self.tell(&wire, Kind::NetworkReady)?;
+        }
+        self.cgroup.load_devices()?;
+        limit(&self.plan.process, pid)?;
+        container.pid = pid;
+        container.start_time = state::start_time(pid)?.unwrap_or(0);
+        guard.dir()?.write(container)?;
+        if self.plan.runtime_hooks {
+            match wire.receive().context("wait for the init stage")? {
+                Frame::Plain(Kind::MountsDone) => {}
+                other => return self.ended(other, guard, into_cgroup),
+            }
+            self.run_runtime_hooks(guard, pid)?;
+            self.tell(&wire, Kind::HooksDone)?;
+        }
+        self.tell(&wire, Kind::Proceed)?;
+        match wire.receive().context("wait for the init stage")? {
+            Frame::Plain(Kind::Ready) if self.request.gate => Ok(true),
+            // execve has closed the child's end.
+            Frame::End if !self.request.gate => Ok(true),
+            other => self.ended(other, guard, into_cgroup),
+        }
+    }
+
+    /// Sends a frame; a child that is gone by now is noticed at the next wait.
+    fn tell(&self, wire: &Wire, kind: Kind) -> Result<()> {
+        match wire.send(kind) {
+            Ok(()) | Err(Errno::EPIPE | Errno::ECONNRESET) => Ok(()),
+            Err(errno) => Err(errno).context("write to the init stage"),
+        }
+    }
+
+    /// The init stage has failed: says why, or that it was killed at birth (false).
+    fn ended(&self, frame: Frame, guard: &mut Guard, into_cgroup: bool) -> Result<bool> {
+        if let Frame::Failed(failure) = &frame {
+            return Err(explain::failure(failure, self.plan, self.hooks));
+        }
+        let ended = guard.child.take().and_then(|(pid, _)| process::wait(pid).ok());
+        let killed = ended == Some(Ended::Signal(libc::SIGKILL));
+        if killed && into_cgroup && frame == Frame::Lost && self.cgroup.clone_into().is_some() && !guard.hooks_ran {
+            return Ok(false);
+        }
+        if killed && self.cgroup.was_oom_killed() {
+            bail!("unable to start container process: container init was OOM-killed (memory limit too low?)");
+        }
+        match ended {
+            Some(Ended::Signal(signal)) => {
+                bail!("unable to start container process: container init was killed by signal {signal}")
+            }
+            _ => bail!("unable to start container process: container init ended without a word"),
+        }
+    }
+
+    #[allow(deprecated)]
+    fn run_runtime_hooks(&mut self, guard: &mut Guard, pid: i32) -> Result<()> {
+        if let Some(home) = &self.home_network
+            && self.in_new_network
+        {
+            process::setns(home.as_fd(), libc::CLONE_NEWNET).context("return to the own network namespace")?;
+            // From now on there is no way back for a second attempt, and none is made once hooks have run.
+        }
+        let json = guard.hook_state.json("creating", pid);
+        let Some(hooks) = self.hooks else { return Ok(()) };
+        guard.hooks_ran = true;
+        for (name, list) in [("prestart", hooks.prestart()), ("createRuntime", hooks.create_runtime())] {
+            run_hooks(name, list.as_deref().unwrap_or_default(), &json)?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs a list of hooks in the runtime's namespaces; the first failure ends it.
+pub fn run_hooks(name: &str, list: &[Hook], state: &[u8]) -> Result<()> {
+    for (index, hook) in list.iter().enumerate() {
+        hooks::run(hook, state).map_err(|text| anyhow::anyhow!("error running {name} hook #{index}: {text}"))?;
+    }
+    Ok(())
+}
+
+/// Clones the init stage into its new namespaces and, on cgroup v2, its cgroup. In the child it does not return.
+fn clone_child(plan: &Plan, cgroup: Option<BorrowedFd>, child: Container) -> Result<(i32, OwnedFd)> {
+    // A pid namespace that is joined counts for children only, so the runtime enters it before it clones.
+    let mut child = child;
+    let joined_pid = child.join.iter().position(|join| join.1 == libc::CLONE_NEWPID).map(|at| child.join.remove(at));
+    let own_pid_namespace = match &joined_pid {
+        Some((file, flag, index)) => {
+            let own = fs::open(c"/proc/self/ns/pid", libc::O_RDONLY, 0).context("open the own pid namespace")?;
+            process::setns(file.as_fd(), *flag)
+                .with_context(|| format!("/linux/namespaces/{index}/path: join the pid namespace"))?;
+            Some(own)
+        }
+        None => None,
+    };
+    // The child makes the cgroup namespace once it is in its cgroup, the runtime makes the network namespace.
+    let flags = plan.namespaces.new & !libc::CLONE_NEWCGROUP & !libc::CLONE_NEWNET;
+    let cloned = process::clone3(flags as u64, cgroup).context("clone the init stage into its namespaces")?;
+    match cloned {
+        Cloned::Child => init::container(child),
+        Cloned::Parent(pid, pidfd) => {
+            if let Some(own) = own_pid_namespace
+                && let Err(errno) = process::setns(own.as_fd(), libc::CLONE_NEWPID)
+            {
+                // Hooks must not run in the container's pid namespace; the child is not in the guard yet.
+                let _ = process::pidfd_signal(pidfd.as_fd(), libc::SIGKILL);
+                let _ = process::wait(pid);
+                return Err(errno).context("return to the own pid namespace");
+            }
+            Ok((pid, pidfd))
+        }
+    }
+}
+
+/// Opens the namespace files to join and checks that each is what it is listed as.
+fn open_namespaces(plan: &Plan) -> Result<Vec<(OwnedFd, i32, usize)>> {
+    let open = |join: &plan::namespaces::Join| -> Result<(OwnedFd, i32, usize)> {
+        let what = || format!("/linux/namespaces/{}/path: {}", join.index, join.path.display());
+        let path = CString::new(join.path.as_os_str().as_bytes()).with_context(what)?;
+        // Not blocking: the path may be a fifo.
+        let file = fs::open(&path, libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY, 0).with_context(what)?;
+        match process::namespace_type(file.as_fd()) {
+            Ok(flag) if flag == join.flag => Ok((file, join.flag, join.index)),
+            Ok(flag) => bail!(
+                "{}: is a {} namespace, not {}",
+                what(),
+                plan::namespaces::file(flag),
+                plan::namespaces::file(join.flag)
+            ),
+            Err(_) => bail!("{}: is not a namespace", what()),
+        }
+    };
+    plan.namespaces.join.iter().map(open).collect()
+}
+
+/// Limits and OOM score, set from outside while the child still has other things to do.
+fn limit(process: &Process, pid: i32) -> Result<()> {
+    for (index, &(resource, soft, hard)) in process.rlimits.iter().enumerate() {
+        match process::prlimit(pid, resource, soft, hard) {
+            // Gone already; the wait that follows tells why.
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(errno) => {
+                return Err(errno).with_context(|| format!("/process/rlimits/{index}: error setting rlimit"));
+            }
+        }
+    }
+    if let Some(score) = process.oom_score_adj {
+        let path = CString::new(format!("/proc/{pid}/oom_score_adj"))?;
+        let written = fs::open(&path, libc::O_WRONLY, 0)
+            .and_then(|file| fs::write_once(file.as_fd(), score.to_string().as_bytes()));
+        match written {
+            Ok(()) | Err(Errno::ENOENT | Errno::ESRCH) => {}
+            Err(errno) => return Err(errno).context("/process/oomScoreAdj: write oom_score_adj"),
+        }
+    }
+    Ok(())
+}
+
+/// The socket at which the created container waits for `start`.
+fn bind_gate(dir: &Dir) -> Result<OwnedFd> {
+    use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
+    use std::os::fd::AsRawFd;
+    let gate = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
+    bind(gate.as_raw_fd(), &UnixAddr::new(dir.socket_path(state::GATE).as_str())?)?;
+    listen(&gate, Backlog::new(8)?)?;
+    Ok(gate)
+}
+
+/// Writes `pid` in decimal, without a newline, into a new file that then takes the place of `path`.
+pub fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
+    let what = || format!("write pid file {}", path.display());
+    let name = path.file_name().with_context(what)?;
+    let mut hidden = std::ffi::OsString::from(".");
+    hidden.push(name);
+    let temporary = path.with_file_name(hidden);
+    let _ = std::fs::remove_file(&temporary); // A leftover of a killed run; if it stays, the open below tells.
+    let c_path = CString::new(temporary.as_os_str().as_bytes()).with_context(what)?;
+    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
+    let file = fs::open(&c_path, flags, 0o644).with_context(what)?;
+    let written = fs::write_once(file.as_fd(), pid.to_string().as_bytes());
+    let moved = written.and_then(|()| {
+        std::fs::rename(&temporary, path).map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)))
+    });
+    if moved.is_err() {
+        // The error that led here is the one to tell.
+        let _ = std::fs::remove_file(&temporary);
+    }
+    moved.with_context(what)
+}
+
+/// Passes a pidfd to the socket at `path`.
+pub fn send_pidfd(path: &Path, payload: &[u8], pidfd: BorrowedFd) -> Result<()> {
+    let socket = connect(path).with_context(|| format!("connect to {}", path.display()))?;
+    crate::sys::socket::send_fd(socket.as_fd(), payload, pidfd).context("send the pidfd")
+}
+
+/// Connects to a unix stream socket, whatever the length of its path.
+pub fn connect(path: &Path) -> Result<OwnedFd> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+    use std::os::fd::AsRawFd;
+    let c_path = CString::new(path.as_os_str().as_bytes())?;
+    let handle = fs::open(&c_path, libc::O_PATH, 0)?;
+    let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    let address = UnixAddr::new(format!("/proc/self/fd/{}", handle.as_raw_fd()).as_str())?;
+    connect(socket.as_raw_fd(), &address)?;
+    Ok(socket)
+}
+
+/// The program as the kernel takes it, for exec to read back.
+fn seccomp_bytes(filter: &plan::seccomp::Filter) -> Vec<u8> {
+    let mut bytes = filter.flags.to_le_bytes().to_vec();
+    for insn in &filter.program {
+        bytes.extend_from_slice(&insn.code.to_le_bytes());
+        bytes.extend_from_slice(&[insn.jt, insn.jf]);
+        bytes.extend_from_slice(&insn.k.to_le_bytes());
+    }
+    bytes
+}

@@ -1,0 +1,423 @@
+//! The state of containers: one directory an id, with `state.json`, the gate, and the seccomp program for exec.
+//!
+//! What can be derived is not stored: a container is `created` while its gate is there, `stopped` when its init
+//! process is gone, `paused` while its cgroup is frozen, else `running`. state.json is written before anything that
+//! would need cleaning up, so that whatever a killed runtime leaves behind can be found by `delete`.
+
+use crate::cgroup;
+use crate::sys::{Errno, fs, process};
+use anyhow::{Context, Result, anyhow, bail};
+use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::sys::stat::{FileStat, Mode, fstat, fstatat, mkdirat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+use oci_spec::runtime::Hook;
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::ffi::{CStr, CString};
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// What callers match on a missing container (containerd's shim, CRI-O).
+pub const DOES_NOT_EXIST: &str = "container does not exist";
+/// What callers match on a container that has ended (containerd's shim, CRI-O).
+pub const NOT_RUNNING: &str = "container not running";
+/// What callers match on an id in use.
+pub const ALREADY_EXISTS: &str = "container with given ID already exists";
+
+const FILE: &CStr = c"state.json";
+const NEW_FILE: &CStr = c".state.json";
+/// Name of the gate in a state directory.
+pub const GATE: &CStr = c"gate";
+/// Name of the compiled seccomp program in a state directory.
+pub const SECCOMP: &CStr = c"seccomp.bpf";
+/// Largest state.json that is read, bytes.
+const FILE_MAX: u64 = 16 << 20;
+/// Longest id, bytes: it is a file name.
+const ID_MAX: usize = 255;
+
+/// What state.json holds.
+#[derive(Serialize, Deserialize)]
+pub struct State {
+    /// Format of this file.
+    pub version: u32,
+    /// `ociVersion` of the configuration.
+    pub oci_version: String,
+    /// Container id.
+    pub id: String,
+    /// Init process in the runtime's pid namespace; 0 until it exists.
+    pub pid: i32,
+    /// Its start time (proc_pid_stat(5) field 22), against reuse of the pid.
+    pub start_time: u64,
+    /// Absolute path of the bundle.
+    pub bundle: PathBuf,
+    /// Absolute path of the root filesystem.
+    pub rootfs: PathBuf,
+    /// RFC 3339, UTC.
+    pub created: String,
+    /// `annotations` of the configuration.
+    #[serde(default, skip_serializing_if = "HashMap::is_empty")]
+    pub annotations: HashMap<String, String>,
+    /// User who made it.
+    pub owner: u32,
+    /// `CLONE_NEW*` flags of the configured namespaces.
+    pub namespaces: i32,
+    /// The container has a session keyring of its own.
+    pub keyring: bool,
+    /// Where its cgroup is.
+    pub cgroup: cgroup::Record,
+    /// poststart hooks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub poststart: Vec<Hook>,
+    /// poststop hooks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub poststop: Vec<Hook>,
+}
+
+/// Status as `state` prints it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Being made by a runtime that still runs.
+    Creating,
+    /// Waiting at the gate.
+    Created,
+    /// The program runs.
+    Running,
+    /// Frozen.
+    Paused,
+    /// Ended.
+    Stopped,
+}
+
+impl Status {
+    /// The word of runtime.md "State".
+    pub fn word(self) -> &'static str {
+        match self {
+            Status::Creating => "creating",
+            Status::Created => "created",
+            Status::Running => "running",
+            Status::Paused => "paused",
+            Status::Stopped => "stopped",
+        }
+    }
+}
+
+/// Where states are kept.
+pub struct Store {
+    root: PathBuf,
+    /// Given by `--root`.
+    explicit: bool,
+}
+
+/// The state directory of one container.
+pub struct Dir {
+    fd: OwnedFd,
+    parent: OwnedFd,
+    name: CString,
+}
+
+impl Store {
+    /// The directory of `--root`, or the default one of this user.
+    pub fn new(root: Option<&Path>) -> Result<Store> {
+        if let Some(root) = root {
+            return Ok(Store { root: root.to_path_buf(), explicit: true });
+        }
+        let user = nix::unistd::geteuid();
+        let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
+        let root = match runtime_dir {
+            Some(dir) if !user.is_root() => Path::new(&dir).join("naru"),
+            _ => PathBuf::from("/run/naru"),
+        };
+        Ok(Store { root, explicit: false })
+    }
+
+    /// Makes the directory of a new container, which is what claims the id.
+    pub fn claim(&self, id: &str) -> Result<Dir> {
+        check_id(id)?;
+        let name = CString::new(id)?;
+        let parent = match self.open_root() {
+            Err(Errno::ENOENT) => {
+                use std::os::unix::fs::DirBuilderExt;
+                std::fs::DirBuilder::new()
+                    .recursive(true)
+                    .mode(0o700)
+                    .create(&self.root)
+                    .with_context(|| format!("make directory {}", self.root.display()))?;
+                self.open_root()
+            }
+            other => other,
+        }
+        .with_context(|| format!("open {}", self.root.display()))?;
+        match mkdirat(&parent, name.as_c_str(), Mode::from_bits_truncate(0o711)) {
+            Ok(()) => {}
+            Err(Errno::EEXIST) => bail!(ALREADY_EXISTS),
+            Err(errno) => return Err(errno).with_context(|| format!("make directory {}/{id}", self.root.display())),
+        }
+        let fd = match open_dir(parent.as_fd(), &name) {
+            Ok(fd) => fd,
+            Err(errno) => {
+                // Nothing else could be done about a directory that cannot even be opened.
+                let _ = unlinkat(&parent, name.as_c_str(), UnlinkatFlags::RemoveDir);
+                return Err(errno).with_context(|| format!("open {}/{id}", self.root.display()));
+            }
+        };
+        Ok(Dir { fd, parent, name })
+    }
+
+    /// Opens the directory of a container.
+    pub fn open(&self, id: &str) -> Result<Dir> {
+        check_id(id)?;
+        let name = CString::new(id)?;
+        let parent = match self.open_root() {
+            Err(Errno::ENOENT) => bail!(DOES_NOT_EXIST),
+            other => other.with_context(|| format!("open {}", self.root.display()))?,
+        };
+        match open_dir(parent.as_fd(), &name) {
+            Ok(fd) => Ok(Dir { fd, parent, name }),
+            Err(Errno::ENOENT) => bail!(DOES_NOT_EXIST),
+            Err(errno) => Err(errno).with_context(|| format!("open {}/{id}", self.root.display())),
+        }
+    }
+
+    /// Opens a container and reads its state.
+    pub fn load(&self, id: &str) -> Result<(Dir, State)> {
+        let dir = self.open(id)?;
+        let state = dir.read()?;
+        Ok((dir, state))
+    }
+
+    /// The ids of all containers, sorted. A missing default directory holds none.
+    pub fn ids(&self) -> Result<Vec<String>> {
+        let entries = match std::fs::read_dir(&self.root) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !self.explicit => return Ok(Vec::new()),
+            other => other.with_context(|| format!("open {}", self.root.display()))?,
+        };
+        let mut ids = Vec::new();
+        for entry in entries {
+            let entry = entry.with_context(|| format!("read {}", self.root.display()))?;
+            if entry.file_type().is_ok_and(|kind| kind.is_dir())
+                && let Ok(id) = entry.file_name().into_string()
+            {
+                ids.push(id);
+            }
+        }
+        ids.sort_unstable();
+        Ok(ids)
+    }
+
+    fn open_root(&self) -> crate::sys::Result<OwnedFd> {
+        let path = CString::new(self.root.as_os_str().as_encoded_bytes()).map_err(|_| Errno::EINVAL)?;
+        fs::open(&path, libc::O_PATH | libc::O_DIRECTORY, 0)
+    }
+}
+
+fn open_dir(parent: BorrowedFd, name: &CStr) -> crate::sys::Result<OwnedFd> {
+    fs::openat(parent, name, libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW, 0)
+}
+
+impl Dir {
+    /// The directory itself.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// Holds the lock under which a container is made or deleted; gives up at once if somebody else has it.
+    /// The kernel lets go of it when the holder dies.
+    pub fn lock(&self) -> Result<Flock<OwnedFd>> {
+        let copy = open_dir(self.parent.as_fd(), &self.name).context("open the state directory")?;
+        Flock::lock(copy, FlockArg::LockExclusiveNonblock)
+            .map_err(|(_, errno)| anyhow!("container is being created or deleted by another process: {errno}"))
+    }
+
+    /// Writes state.json: a new file moved over the old one. Not synced: state does not outlive a reboot.
+    pub fn write(&self, state: &State) -> Result<()> {
+        let text = serde_json::to_vec(state).context("write state.json")?;
+        self.put(FILE, NEW_FILE, &text).context("write state.json")
+    }
+
+    /// Puts a small file in the directory.
+    pub fn put(&self, name: &CStr, temporary: &CStr, content: &[u8]) -> crate::sys::Result<()> {
+        let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_NOFOLLOW;
+        let file = fs::openat(self.fd(), temporary, flags, 0o600)?;
+        let mut file = std::fs::File::from(file);
+        file.write_all(content).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
+        if name != temporary {
+            nix::fcntl::renameat(&self.fd, temporary, &self.fd, name)?;
+        }
+        Ok(())
+    }
+
+    /// Reads a small file of the directory.
+    pub fn get(&self, name: &CStr) -> crate::sys::Result<Vec<u8>> {
+        let file = fs::openat(self.fd(), name, libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK, 0)?;
+        if fstat(&file)?.st_mode & libc::S_IFMT != libc::S_IFREG {
+            return Err(Errno::EINVAL);
+        }
+        let mut content = Vec::new();
+        std::fs::File::from(file)
+            .take(FILE_MAX)
+            .read_to_end(&mut content)
+            .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
+        Ok(content)
+    }
+
+    /// Reads state.json.
+    pub fn read(&self) -> Result<State> {
+        match self.get(FILE) {
+            Ok(text) => serde_json::from_slice(&text).context("parse state.json"),
+            // A directory that a killed runtime left before it wrote anything.
+            Err(Errno::ENOENT) => bail!(DOES_NOT_EXIST),
+            Err(errno) => Err(errno).context("read state.json"),
+        }
+    }
+
+    /// Is the gate there: has nobody started the container yet?
+    pub fn has_gate(&self) -> bool {
+        fstatat(&self.fd, GATE, nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW).is_ok()
+    }
+
+    /// Takes the gate away: the container counts as started.
+    pub fn remove_gate(&self) -> crate::sys::Result<()> {
+        unlinkat(&self.fd, GATE, UnlinkatFlags::NoRemoveDir)
+    }
+
+    /// A path for a socket in this directory that fits sun_path (108 bytes) whatever the directory's own length.
+    pub fn socket_path(&self, name: &CStr) -> String {
+        format!("/proc/self/fd/{}/{}", self.fd.as_raw_fd(), name.to_string_lossy())
+    }
+
+    /// Removes the directory and every file in it.
+    pub fn remove(&self) -> Result<()> {
+        for name in [FILE, GATE, SECCOMP, NEW_FILE] {
+            match unlinkat(&self.fd, name, UnlinkatFlags::NoRemoveDir) {
+                Ok(()) | Err(Errno::ENOENT) => {}
+                Err(errno) => return Err(errno).context("remove the state directory"),
+            }
+        }
+        match unlinkat(&self.parent, self.name.as_c_str(), UnlinkatFlags::RemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Err(Errno::ENOTEMPTY) => self.remove_rest(),
+            Err(errno) => Err(errno).context("remove the state directory"),
+        }
+    }
+
+    /// Files of another version of this program.
+    fn remove_rest(&self) -> Result<()> {
+        let mut dir = nix::dir::Dir::openat(&self.fd, ".", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+        for entry in dir.iter() {
+            let entry = entry?;
+            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                unlinkat(&self.fd, entry.file_name(), UnlinkatFlags::NoRemoveDir)?;
+            }
+        }
+        unlinkat(&self.parent, self.name.as_c_str(), UnlinkatFlags::RemoveDir).context("remove the state directory")
+    }
+}
+
+impl State {
+    /// The init process, if it lives: only a pidfd whose process also has the recorded start time is it.
+    pub fn init(&self) -> Result<Option<OwnedFd>> {
+        if self.pid <= 0 {
+            return Ok(None);
+        }
+        let pidfd = match process::pidfd_open(self.pid) {
+            Ok(pidfd) => pidfd,
+            Err(Errno::ESRCH | Errno::EINVAL) => return Ok(None),
+            Err(errno) => return Err(errno).with_context(|| format!("open process {}", self.pid)),
+        };
+        match start_time(self.pid) {
+            Ok(Some(start_time)) if start_time == self.start_time => Ok(Some(pidfd)),
+            Ok(_) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The status now, and the init process if it lives.
+    pub fn status(&self, dir: &Dir) -> Result<(Status, Option<OwnedFd>)> {
+        if self.pid == 0 && dir.lock().is_err() {
+            return Ok((Status::Creating, None));
+        }
+        self.status_locked(dir)
+    }
+
+    /// The same for a caller that holds the lock: nobody is making the container.
+    pub fn status_locked(&self, dir: &Dir) -> Result<(Status, Option<OwnedFd>)> {
+        let Some(init) = self.init()? else { return Ok((Status::Stopped, None)) };
+        let status = if self.cgroup.is_frozen().unwrap_or(false) {
+            Status::Paused
+        } else if dir.has_gate() {
+            Status::Created
+        } else {
+            Status::Running
+        };
+        Ok((status, Some(init)))
+    }
+
+    /// What hooks are told.
+    pub fn for_hooks(&self) -> crate::hooks::HookState {
+        crate::hooks::HookState {
+            oci_version: self.oci_version.clone(),
+            id: self.id.clone(),
+            bundle: self.bundle.to_string_lossy().into_owned(),
+            annotations: self.annotations.clone(),
+        }
+    }
+}
+
+/// Start time of a process in clock ticks since boot; nothing if it is gone or has ended and waits to be reaped.
+pub fn start_time(pid: i32) -> Result<Option<u64>> {
+    let path = CString::new(format!("/proc/{pid}/stat"))?;
+    let file = match fs::open(&path, libc::O_RDONLY, 0) {
+        Ok(file) => file,
+        Err(Errno::ENOENT | Errno::ESRCH) => return Ok(None),
+        Err(errno) => return Err(errno).with_context(|| format!("open /proc/{pid}/stat")),
+    };
+    let mut buf = [0u8; 1024];
+    let length = match fs::read(file.as_fd(), &mut buf) {
+        Ok(length) => length,
+        Err(Errno::ESRCH) => return Ok(None),
+        Err(errno) => return Err(errno).with_context(|| format!("read /proc/{pid}/stat")),
+    };
+    use procfs::FromRead;
+    let stat = procfs::process::Stat::from_read(&buf[..length])
+        .map_err(|error| anyhow!("read /proc/{pid}/stat: {error}"))?;
+    Ok((!matches!(stat.state, 'Z' | 'X')).then_some(stat.starttime))
+}
+
+/// `[A-Za-z0-9_+.-]+`, but not `.` or `..`: the id becomes a file name.
+pub fn check_id(id: &str) -> Result<()> {
+    if id.is_empty() {
+        bail!("container id cannot be empty");
+    }
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_+.-".contains(&byte);
+    if matches!(id, "." | "..") || id.len() > ID_MAX || !id.bytes().all(allowed) {
+        bail!("invalid container ID format: {id:?}");
+    }
+    Ok(())
+}
+
+/// Is this the same file?
+pub fn same_file(a: &FileStat, b: &FileStat) -> bool {
+    a.st_dev == b.st_dev && a.st_ino == b.st_ino
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids() {
+        for good in ["a", "c1", "a_b+c.d-e", "...", "0"] {
+            assert!(check_id(good).is_ok(), "{good}");
+        }
+        for bad in ["", ".", "..", "a/b", "a b", "é", "a\0", &"x".repeat(256)] {
+            assert!(check_id(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn own_start_time_is_known_and_a_free_pid_has_none() {
+        assert!(start_time(std::process::id() as i32).unwrap().is_some());
+        assert_eq!(start_time(i32::MAX).unwrap(), None);
+    }
+}

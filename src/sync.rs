@@ -1,0 +1,313 @@
+//! The wire between the runtime and the init stage: one SOCK_SEQPACKET pair, one small frame a message.
+//!
+//! ```text
+//! runtime (parent)                          init stage (child)
+//!   clone3 ────────────────────────────────▶ joins cgroups and namespaces, mounts
+//!   makes the network namespace
+//!   ── NetworkReady ───────────────────────▶ enters it (setns on the runtime's pidfd), mounts sysfs
+//!   loads the device program, limits, state
+//!   ◀─────────────────────── MountsDone ──   } only if there are prestart or
+//!   prestart, createRuntime hooks            } createRuntime hooks
+//!   ── HooksDone ──────────────────────────▶ }
+//!                                            createContainer hooks, masks, pivot, user, capabilities
+//!   ── Proceed ────────────────────────────▶ everything outside is in place
+//!   ◀──────────────────────────── Ready ──   create only; then the child waits at the gate
+//!   ◀─── end of file: execve closed it ───   run only
+//!   ◀─────────────────── Failed{step,..} ──  at any time, followed by exit
+//! ```
+//!
+//! Each side learns of the other's death by end of file, so no wait can outlive its reason. The gate (`start` → init
+//! stage) is a socket of the same kind bound in the state directory: `start` sends `Proceed`, the child answers
+//! `Failed` or, by its execve, end of file. Frames are bounded and every field is range-checked when read.
+
+use crate::sys::{Errno, Result, fs};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Longest text in a frame, bytes.
+pub const TEXT_MAX: usize = 1000;
+const HEAD: usize = 8;
+
+/// What a frame says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The runtime is in the container's network namespace.
+    NetworkReady,
+    /// The child has mounted everything and waits for hooks.
+    MountsDone,
+    /// prestart and createRuntime hooks have run.
+    HooksDone,
+    /// Device rules, limits and state are in place: the program may run.
+    Proceed,
+    /// The container is created.
+    Ready,
+    /// The child gives up.
+    Failed,
+}
+
+const KINDS: [Kind; 6] =
+    [Kind::NetworkReady, Kind::MountsDone, Kind::HooksDone, Kind::Proceed, Kind::Ready, Kind::Failed];
+
+/// A step of the init stage, for errors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// cgroup v1: entering the hierarchies.
+    JoinCgroup,
+    /// Entering `/linux/namespaces/N`.
+    JoinNamespace,
+    /// Making a namespace of one's own.
+    NewNamespace,
+    /// Session.
+    Session,
+    /// Session keyring.
+    Keyring,
+    /// Cutting propagation to the host.
+    Isolate,
+    /// Making the rootfs a mount point.
+    Root,
+    /// `/mounts/N`: its source.
+    MountSource,
+    /// `/mounts/N`: its destination.
+    MountTarget,
+    /// `/mounts/N`: the mount.
+    Mount,
+    /// `/mounts/N`: its flags or propagation.
+    MountFlags,
+    /// `/linux/devices/N`, or a default device.
+    Device,
+    /// A hook: createContainer N.
+    CreateContainerHook,
+    /// A hook: startContainer N.
+    StartContainerHook,
+    /// Terminal.
+    Console,
+    /// `/linux/maskedPaths/N`.
+    Mask,
+    /// `/linux/readonlyPaths/N`.
+    ReadonlyPath,
+    /// `/linux/sysctl` N of the sorted list.
+    Sysctl,
+    /// `/hostname`.
+    Hostname,
+    /// `/domainname`.
+    Domainname,
+    /// pivot_root.
+    Pivot,
+    /// `/root/readonly`.
+    ReadonlyRoot,
+    /// Standard streams.
+    Stdio,
+    /// `/process/noNewPrivileges`.
+    NoNewPrivileges,
+    /// `/linux/seccomp`.
+    Seccomp,
+    /// `/process/user`.
+    User,
+    /// `/process/capabilities`.
+    Capabilities,
+    /// `/process/cwd`.
+    Cwd,
+    /// Looking for the program.
+    Find,
+    /// Closing descriptors.
+    CloseFds,
+    /// `--preserve-fds`.
+    PreservedFd,
+    /// Waiting for the runtime or for start.
+    Gate,
+    /// execve.
+    Exec,
+}
+
+const STEPS: [Step; 33] = [
+    Step::JoinCgroup,
+    Step::JoinNamespace,
+    Step::NewNamespace,
+    Step::Session,
+    Step::Keyring,
+    Step::Isolate,
+    Step::Root,
+    Step::MountSource,
+    Step::MountTarget,
+    Step::Mount,
+    Step::MountFlags,
+    Step::Device,
+    Step::CreateContainerHook,
+    Step::StartContainerHook,
+    Step::Console,
+    Step::Mask,
+    Step::ReadonlyPath,
+    Step::Sysctl,
+    Step::Hostname,
+    Step::Domainname,
+    Step::Pivot,
+    Step::ReadonlyRoot,
+    Step::Stdio,
+    Step::NoNewPrivileges,
+    Step::Seccomp,
+    Step::User,
+    Step::Capabilities,
+    Step::Cwd,
+    Step::Find,
+    Step::CloseFds,
+    Step::PreservedFd,
+    Step::Gate,
+    Step::Exec,
+];
+
+/// Why the init stage gave up: the runtime, which has the plan, turns it into words.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What was being done.
+    pub step: Step,
+    /// To which entry of the plan.
+    pub index: usize,
+    /// What the kernel said.
+    pub errno: Errno,
+    /// The kernel's own words (fsconfig's log) or a hook's output; mostly empty.
+    pub text: String,
+}
+
+/// Names the step at which an errno came up.
+pub trait At<T> {
+    /// The step alone.
+    fn at(self, step: Step) -> std::result::Result<T, Failure>;
+    /// The step and the entry of the plan.
+    fn at_index(self, step: Step, index: usize) -> std::result::Result<T, Failure>;
+}
+
+impl<T> At<T> for Result<T> {
+    fn at(self, step: Step) -> std::result::Result<T, Failure> {
+        self.at_index(step, 0)
+    }
+
+    fn at_index(self, step: Step, index: usize) -> std::result::Result<T, Failure> {
+        self.map_err(|errno| Failure { step, index, errno, text: String::new() })
+    }
+}
+
+/// A frame as received.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Frame {
+    /// Anything but a failure.
+    Plain(Kind),
+    /// A failure.
+    Failed(Failure),
+    /// The other side has ended, or has called execve, after it read everything.
+    End,
+    /// The other side has ended with frames unread.
+    Lost,
+}
+
+/// One end of the wire.
+pub struct Wire(OwnedFd);
+
+impl Wire {
+    /// Makes both ends, close-on-exec.
+    pub fn pair() -> Result<(Wire, Wire)> {
+        use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+        let (a, b) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+        Ok((Wire(a), Wire(b)))
+    }
+
+    /// Wraps a connected socket.
+    pub fn from_socket(socket: OwnedFd) -> Wire {
+        Wire(socket)
+    }
+
+    /// Sends a frame without content.
+    pub fn send(&self, kind: Kind) -> Result<()> {
+        fs::write_once(self.0.as_fd(), &[kind as u8, 0, 0, 0, 0, 0, 0, 0])
+    }
+
+    /// Reports a failure.
+    pub fn fail(&self, failure: &Failure) -> Result<()> {
+        let mut frame = [0u8; HEAD + TEXT_MAX];
+        let text = &failure.text.as_bytes()[..failure.text.len().min(TEXT_MAX)];
+        frame[0] = Kind::Failed as u8;
+        frame[1] = failure.step as u8;
+        frame[2..4].copy_from_slice(&(failure.index.min(u16::MAX as usize) as u16).to_le_bytes());
+        frame[4..8].copy_from_slice(&(failure.errno as i32).to_le_bytes());
+        frame[HEAD..HEAD + text.len()].copy_from_slice(text);
+        fs::write_once(self.0.as_fd(), &frame[..HEAD + text.len()])
+    }
+
+    /// Waits for a frame.
+    pub fn receive(&self) -> Result<Frame> {
+        let mut buf = [0u8; HEAD + TEXT_MAX];
+        match fs::read(self.0.as_fd(), &mut buf) {
+            Ok(length) => decode(&buf[..length]).ok_or(Errno::EPROTO),
+            Err(Errno::ECONNRESET) => Ok(Frame::Lost),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Waits for exactly `kind`; anything else, the other side's death included, is `EPIPE`.
+    pub fn expect(&self, kind: Kind) -> Result<()> {
+        match self.receive()? {
+            Frame::Plain(got) if got == kind => Ok(()),
+            _ => Err(Errno::EPIPE),
+        }
+    }
+}
+
+impl AsFd for Wire {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Reads a frame; nothing when it is malformed.
+fn decode(bytes: &[u8]) -> Option<Frame> {
+    if bytes.is_empty() {
+        return Some(Frame::End);
+    }
+    let kind = *KINDS.get(bytes[0] as usize)?;
+    let head: [u8; HEAD] = bytes.get(..HEAD)?.try_into().ok()?;
+    if kind != Kind::Failed {
+        return (bytes.len() == HEAD).then_some(Frame::Plain(kind));
+    }
+    Some(Frame::Failed(Failure {
+        step: *STEPS.get(head[1] as usize)?,
+        index: u16::from_le_bytes([head[2], head[3]]) as usize,
+        errno: Errno::from_raw(i32::from_le_bytes([head[4], head[5], head[6], head[7]])),
+        text: String::from_utf8_lossy(&bytes[HEAD..]).into_owned(),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_follow_the_enums() {
+        assert!(KINDS.iter().enumerate().all(|(i, kind)| *kind as usize == i));
+        assert!(STEPS.iter().enumerate().all(|(i, step)| *step as usize == i));
+        assert_eq!(STEPS[STEPS.len() - 1], Step::Exec);
+    }
+
+    #[test]
+    fn frames_survive_the_wire() {
+        let (a, b) = Wire::pair().unwrap();
+        a.send(Kind::Ready).unwrap();
+        assert_eq!(b.receive().unwrap(), Frame::Plain(Kind::Ready));
+        let failure = Failure { step: Step::Exec, index: 70000, errno: Errno::ENOENT, text: "x".repeat(5000) };
+        a.fail(&failure).unwrap();
+        let Frame::Failed(got) = b.receive().unwrap() else { panic!() };
+        assert_eq!((got.step, got.index, got.errno), (Step::Exec, 65535, Errno::ENOENT));
+        assert_eq!(got.text.len(), TEXT_MAX);
+        drop(a);
+        assert_eq!(b.receive().unwrap(), Frame::End);
+        assert_eq!(b.expect(Kind::Proceed), Err(Errno::EPIPE));
+        let (a, b) = Wire::pair().unwrap();
+        b.send(Kind::Proceed).unwrap();
+        drop(a);
+        assert_eq!(b.receive().unwrap(), Frame::Lost);
+    }
+
+    #[test]
+    fn malformed_frames_are_refused() {
+        for bytes in [&[6u8, 0, 0, 0, 0, 0, 0, 0][..], &[0; 7], &[0; 9], &[5, 99, 0, 0, 0, 0, 0, 0], &[5, 0, 0]] {
+            assert_eq!(decode(bytes), None, "{bytes:?}");
+        }
+    }
+}

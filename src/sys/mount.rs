@@ -1,0 +1,157 @@
+//! The mount calls that work on descriptors (Linux 5.2, 5.12): detached mounts are made, changed and only then
+//! attached to a descriptor, so that no path is resolved twice (CVE-2021-30465 and its kin).
+
+use super::{Result, check};
+use std::ffi::CStr;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// `MOUNT_ATTR_*` of linux/mount.h.
+pub mod attr {
+    #![allow(missing_docs)]
+    pub const RDONLY: u64 = 0x1;
+    pub const NOSUID: u64 = 0x2;
+    pub const NODEV: u64 = 0x4;
+    pub const NOEXEC: u64 = 0x8;
+    /// The mask of the access time choice; relatime is its zero.
+    pub const ATIME: u64 = 0x70;
+    pub const NOATIME: u64 = 0x10;
+    pub const STRICTATIME: u64 = 0x20;
+    pub const NODIRATIME: u64 = 0x80;
+    pub const IDMAP: u64 = 0x0010_0000;
+    pub const NOSYMFOLLOW: u64 = 0x0020_0000;
+}
+
+const OPEN_TREE_CLONE: libc::c_uint = 1;
+const AT_RECURSIVE: libc::c_uint = 0x8000;
+const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 0x4;
+const MOVE_MOUNT_T_EMPTY_PATH: libc::c_uint = 0x40;
+const FSOPEN_CLOEXEC: libc::c_uint = 1;
+const FSMOUNT_CLOEXEC: libc::c_uint = 1;
+const FSCONFIG_SET_FLAG: libc::c_uint = 0;
+const FSCONFIG_SET_STRING: libc::c_uint = 1;
+const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
+
+fn owned(fd: libc::c_long) -> OwnedFd {
+    // SAFETY: called only with a descriptor that the kernel has just returned to this process alone.
+    unsafe { OwnedFd::from_raw_fd(fd as RawFd) }
+}
+
+/// `struct mount_attr`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MountAttr {
+    /// Attributes to set.
+    pub set: u64,
+    /// Attributes to clear; any change of the access time must clear the whole of [`attr::ATIME`].
+    pub clear: u64,
+    /// `MS_SHARED`, `MS_SLAVE`, `MS_PRIVATE`, `MS_UNBINDABLE` or 0.
+    pub propagation: u64,
+    /// The user namespace of an idmapped mount.
+    pub userns_fd: u64,
+}
+
+/// A detached copy of the mount at `path`; with `recursive` of all mounts below it too.
+pub fn clone_tree(dir: BorrowedFd, path: &CStr, recursive: bool) -> Result<OwnedFd> {
+    let mut flags = OPEN_TREE_CLONE | libc::O_CLOEXEC as libc::c_uint;
+    if path.is_empty() {
+        flags |= libc::AT_EMPTY_PATH as libc::c_uint;
+    }
+    if recursive {
+        flags |= AT_RECURSIVE;
+    }
+    // SAFETY: `path` is NUL-terminated and outlives the call.
+    check(unsafe { libc::syscall(libc::SYS_open_tree, dir.as_raw_fd(), path.as_ptr(), flags) }).map(owned)
+}
+
+/// Changes the mount behind `fd` (Linux 5.12); with `recursive` all mounts below it too.
+pub fn set_attr(fd: BorrowedFd, attr: &MountAttr, recursive: bool) -> Result<()> {
+    let mut flags = libc::AT_EMPTY_PATH as libc::c_uint;
+    if recursive {
+        flags |= AT_RECURSIVE;
+    }
+    // SAFETY: `attr` is a live repr(C) mount_attr and its size is given; the path is a static string.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            fd.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            attr as *const MountAttr,
+            size_of::<MountAttr>(),
+        )
+    })
+    .map(drop)
+}
+
+/// Attaches the detached mount `mount` on the file or directory behind `target`.
+pub fn attach(mount: BorrowedFd, target: BorrowedFd) -> Result<()> {
+    // SAFETY: both paths are static strings.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            target.as_raw_fd(),
+            c"".as_ptr(),
+            MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH,
+        )
+    })
+    .map(drop)
+}
+
+/// Opens a context for a new instance of the filesystem `fstype`.
+pub fn fs_open(fstype: &CStr) -> Result<OwnedFd> {
+    // SAFETY: `fstype` is NUL-terminated and outlives the call.
+    check(unsafe { libc::syscall(libc::SYS_fsopen, fstype.as_ptr(), FSOPEN_CLOEXEC) }).map(owned)
+}
+
+/// Sets one parameter of a context: a flag when `value` is absent, a string otherwise.
+pub fn fs_set(context: BorrowedFd, key: &CStr, value: Option<&CStr>) -> Result<()> {
+    let (command, pointer) = match value {
+        Some(value) => (FSCONFIG_SET_STRING, value.as_ptr()),
+        None => (FSCONFIG_SET_FLAG, std::ptr::null()),
+    };
+    // SAFETY: `key` and `value` are NUL-terminated (or null for a flag) and outlive the call.
+    check(unsafe { libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), command, key.as_ptr(), pointer, 0) })
+        .map(drop)
+}
+
+/// Makes the superblock and returns it as a detached mount with `attrs` ([`attr`]).
+pub fn fs_mount(context: BorrowedFd, attrs: u64) -> Result<OwnedFd> {
+    let null = std::ptr::null::<libc::c_char>();
+    // SAFETY: this command takes no key and no value.
+    check(unsafe { libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), FSCONFIG_CMD_CREATE, null, null, 0) })?;
+    // SAFETY: no memory is passed.
+    check(unsafe {
+        libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), FSMOUNT_CLOEXEC, attrs as libc::c_uint)
+    })
+    .map(owned)
+}
+
+/// pivot_root(".", "."): the current directory becomes the root, the old root lies over it until it is unmounted.
+pub fn pivot_to_cwd() -> Result<()> {
+    // SAFETY: both paths are static strings.
+    check(unsafe { libc::syscall(libc::SYS_pivot_root, c".".as_ptr(), c".".as_ptr()) }).map(drop)
+}
+
+/// mount(2) for a change of propagation or a filesystem by path.
+pub fn mount(
+    source: Option<&CStr>,
+    target: &CStr,
+    fstype: Option<&CStr>,
+    flags: libc::c_ulong,
+    data: Option<&CStr>,
+) -> Result<()> {
+    let pointer = |s: Option<&CStr>| s.map_or(std::ptr::null(), CStr::as_ptr);
+    // SAFETY: every string is NUL-terminated (or null where the kernel allows it) and outlives the call.
+    check(unsafe {
+        libc::mount(pointer(source), target.as_ptr(), pointer(fstype), flags, pointer(data).cast())
+    } as libc::c_long)
+    .map(drop)
+}
+
+/// umount2(path, MNT_DETACH).
+pub fn detach(path: &CStr) -> Result<()> {
+    // SAFETY: `path` is NUL-terminated and outlives the call.
+    check(unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) } as libc::c_long).map(drop)
+}

@@ -1,0 +1,288 @@
+//! Processes: clone, identity, capabilities, exec.
+
+use super::{Errno, Result, check};
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// `CLONE_INTO_CGROUP`, Linux 5.7.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+/// `CLONE_NEWTIME`.
+pub const CLONE_NEWTIME: i32 = 0x80;
+
+/// What [`clone3`] returned.
+pub enum Cloned {
+    /// In the new process.
+    Child,
+    /// In the caller: the child's process id in the caller's namespace, and its pidfd.
+    Parent(i32, OwnedFd),
+}
+
+/// Forks with `flags` (namespaces), straight into the cgroup v2 directory `cgroup` if given (Linux 5.7).
+///
+/// The child gets a copy of the caller's memory, so both sides go on as after fork(2); the caller must have one
+/// thread only, because the C library's own fork handlers do not run.
+pub fn clone3(flags: u64, cgroup: Option<BorrowedFd>) -> Result<Cloned> {
+    let mut pidfd: RawFd = -1;
+    // SAFETY: clone_args is plain data for which all zeroes is valid.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = flags | libc::CLONE_PIDFD as u64;
+    args.pidfd = &raw mut pidfd as u64;
+    args.exit_signal = libc::SIGCHLD as u64;
+    if let Some(cgroup) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    // SAFETY: `args` is initialised and its size is given; no CLONE_VM, so the child runs on its own copy of this
+    // stack; this program has no other thread that could hold a lock (design rule: no threads before the last fork).
+    let pid = check(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) })?;
+    if pid == 0 {
+        return Ok(Cloned::Child);
+    }
+    // SAFETY: CLONE_PIDFD made the kernel store a new descriptor (close-on-exec) here.
+    Ok(Cloned::Parent(pid as i32, unsafe { OwnedFd::from_raw_fd(pidfd) }))
+}
+
+/// fork(2) by clone3, for hooks: no pidfd kept by number.
+pub fn fork() -> Result<Cloned> {
+    clone3(0, None)
+}
+
+/// Opens a pidfd (Linux 5.3), close-on-exec.
+pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
+    // SAFETY: no memory is passed.
+    let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    // SAFETY: the kernel has just returned it to this process alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// Sends `signal` (0 probes) to the process behind a pidfd (Linux 5.1).
+pub fn pidfd_signal(pidfd: BorrowedFd, signal: i32) -> Result<()> {
+    let null = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: a null siginfo is allowed and means what kill(2) would send.
+    check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, null, 0) }).map(drop)
+}
+
+/// setns(2) with any mask that `fd` supports: a namespace file, or a pidfd (Linux 5.8).
+pub fn setns(fd: BorrowedFd, flags: i32) -> Result<()> {
+    // SAFETY: no memory is passed.
+    check(unsafe { libc::setns(fd.as_raw_fd(), flags) } as libc::c_long).map(drop)
+}
+
+/// unshare(2).
+pub fn unshare(flags: i32) -> Result<()> {
+    // SAFETY: no memory is passed.
+    check(unsafe { libc::unshare(flags) } as libc::c_long).map(drop)
+}
+
+/// prctl(2) with integer arguments.
+pub fn prctl(option: i32, arg: libc::c_ulong) -> Result<i32> {
+    // SAFETY: used only with options whose argument is an integer.
+    check(unsafe { libc::prctl(option, arg, 0 as libc::c_ulong, 0 as libc::c_ulong, 0 as libc::c_ulong) }
+        as libc::c_long)
+    .map(|v| v as i32)
+}
+
+/// `PR_CAP_AMBIENT`: `action` is `PR_CAP_AMBIENT_RAISE` or `PR_CAP_AMBIENT_CLEAR_ALL` (with capability 0).
+pub fn ambient(action: i32, capability: u8) -> Result<()> {
+    // SAFETY: integer arguments only.
+    check(unsafe {
+        libc::prctl(
+            libc::PR_CAP_AMBIENT,
+            action as libc::c_ulong,
+            capability as libc::c_ulong,
+            0 as libc::c_ulong,
+            0 as libc::c_ulong,
+        )
+    } as libc::c_long)
+    .map(drop)
+}
+
+#[repr(C)]
+struct CapHeader {
+    version: u32,
+    pid: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct CapData {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+const CAP_VERSION_3: u32 = 0x2008_0522;
+
+/// The permitted set of this process, bit N for capability N.
+pub fn permitted() -> Result<u64> {
+    let mut header = CapHeader { version: CAP_VERSION_3, pid: 0 };
+    let mut data = [CapData::default(); 2];
+    // SAFETY: version 3 writes two CapData.
+    check(unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) })?;
+    Ok(data[0].permitted as u64 | (data[1].permitted as u64) << 32)
+}
+
+/// Sets effective, permitted and inheritable at once, bit N for capability N.
+pub fn set_capabilities(effective: u64, permitted: u64, inheritable: u64) -> Result<()> {
+    let mut header = CapHeader { version: CAP_VERSION_3, pid: 0 };
+    let half = |shift: u32| CapData {
+        effective: (effective >> shift) as u32,
+        permitted: (permitted >> shift) as u32,
+        inheritable: (inheritable >> shift) as u32,
+    };
+    let data = [half(0), half(32)];
+    // SAFETY: version 3 reads two CapData.
+    check(unsafe { libc::syscall(libc::SYS_capset, &raw mut header, data.as_ptr()) }).map(drop)
+}
+
+/// setgroups(2) by the raw call: musl's wrapper would synchronise threads, of which there are none.
+pub fn setgroups(groups: &[u32]) -> Result<()> {
+    // SAFETY: `groups` is valid for reads of its length.
+    check(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) }).map(drop)
+}
+
+/// setresgid(2) and setresuid(2), all three ids each, by the raw calls.
+pub fn set_ids(uid: u32, gid: u32) -> Result<()> {
+    // SAFETY: no memory is passed.
+    unsafe {
+        check(libc::syscall(libc::SYS_setresgid, gid, gid, gid))?;
+        check(libc::syscall(libc::SYS_setresuid, uid, uid, uid))?;
+    }
+    Ok(())
+}
+
+/// setsid(2).
+pub fn setsid() -> Result<()> {
+    // SAFETY: no memory is passed.
+    check(unsafe { libc::setsid() } as libc::c_long).map(drop)
+}
+
+/// umask(2), which cannot fail.
+pub fn umask(mask: u32) {
+    // SAFETY: no memory is passed.
+    unsafe { libc::umask(mask) };
+}
+
+/// sethostname(2).
+pub fn sethostname(name: &[u8]) -> Result<()> {
+    // SAFETY: `name` is valid for reads of its length.
+    check(unsafe { libc::sethostname(name.as_ptr().cast(), name.len()) } as libc::c_long).map(drop)
+}
+
+/// setdomainname(2).
+pub fn setdomainname(name: &[u8]) -> Result<()> {
+    // SAFETY: `name` is valid for reads of its length.
+    check(unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) } as libc::c_long).map(drop)
+}
+
+/// prlimit64(2): sets a limit of another process (0: this one).
+pub fn prlimit(pid: i32, resource: u32, soft: u64, hard: u64) -> Result<()> {
+    let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
+    let null = std::ptr::null_mut::<libc::rlimit64>();
+    // SAFETY: `limit` lives across the call; a null old limit is allowed.
+    check(unsafe { libc::syscall(libc::SYS_prlimit64, pid, resource, &raw const limit, null) }).map(drop)
+}
+
+/// Gives `signal` its default action again, in a child: Rust's start-up ignores SIGPIPE, which exec would hand on.
+pub fn reset_signal(signal: i32) -> Result<()> {
+    // SAFETY: SIG_DFL is always a valid handler.
+    let old = unsafe { libc::signal(signal, libc::SIG_DFL) };
+    if old == libc::SIG_ERR { Err(Errno::last()) } else { Ok(()) }
+}
+
+/// Argument or environment strings together with the pointer array that execve takes.
+pub struct StringArray {
+    strings: Vec<CString>,
+    pointers: Vec<*const libc::c_char>,
+}
+
+impl StringArray {
+    /// Builds the array; allocates.
+    pub fn new(strings: Vec<CString>) -> Self {
+        let pointers = strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect();
+        StringArray { strings, pointers }
+    }
+
+    /// The strings.
+    pub fn strings(&self) -> &[CString] {
+        &self.strings
+    }
+
+    /// Adds a string at the end; allocates.
+    pub fn push(&mut self, string: CString) {
+        let at = self.pointers.len() - 1;
+        self.pointers.insert(at, string.as_ptr());
+        self.strings.push(string);
+    }
+}
+
+/// execve(2): returns only on failure.
+pub fn execve(path: &CStr, args: &StringArray, env: &StringArray) -> Errno {
+    // SAFETY: `path` and every string are NUL-terminated and alive; both arrays end with a null pointer.
+    unsafe { libc::execve(path.as_ptr(), args.pointers.as_ptr(), env.pointers.as_ptr()) };
+    Errno::last()
+}
+
+/// Ends this process at once, without destructors or exit handlers: for forked children.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit has no preconditions.
+    unsafe { libc::_exit(code) }
+}
+
+/// How a child ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// exit status 0..=255
+    Code(i32),
+    /// killed by this signal
+    Signal(i32),
+}
+
+impl Ended {
+    /// The status a shell would report: 128 + N for signal N.
+    pub fn status(self) -> i32 {
+        match self {
+            Ended::Code(code) => code,
+            Ended::Signal(signal) => 128 + signal,
+        }
+    }
+}
+
+/// Waits for the child `pid` to end and reaps it.
+pub fn wait(pid: i32) -> Result<Ended> {
+    let mut status = 0;
+    loop {
+        // SAFETY: `status` is a live int.
+        match check(unsafe { libc::waitpid(pid, &raw mut status, 0) } as libc::c_long) {
+            Ok(_) if libc::WIFEXITED(status) => return Ok(Ended::Code(libc::WEXITSTATUS(status))),
+            Ok(_) if libc::WIFSIGNALED(status) => return Ok(Ended::Signal(libc::WTERMSIG(status))),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// Reaps any child that has ended, without waiting: its pid and how it ended.
+pub fn reap_any() -> Result<Option<(i32, Ended)>> {
+    let mut status = 0;
+    loop {
+        // SAFETY: `status` is a live int.
+        match check(unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) } as libc::c_long) {
+            Ok(0) | Err(Errno::ECHILD) => return Ok(None),
+            Ok(pid) if libc::WIFEXITED(status) => return Ok(Some((pid as i32, Ended::Code(libc::WEXITSTATUS(status))))),
+            Ok(pid) if libc::WIFSIGNALED(status) => {
+                return Ok(Some((pid as i32, Ended::Signal(libc::WTERMSIG(status)))));
+            }
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// The `CLONE_NEW*` flag of a namespace file (Linux 4.11); `ENOTTY` for any other file.
+pub fn namespace_type(fd: BorrowedFd) -> Result<i32> {
+    /// `NS_GET_NSTYPE`, linux/nsfs.h.
+    const NS_GET_NSTYPE: u32 = 0xb703;
+    // SAFETY: the request takes no argument.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_NSTYPE as _) } as libc::c_long).map(|flag| flag as i32)
+}

@@ -1,0 +1,37 @@
+//! Descriptor passing over unix sockets.
+
+use super::Result;
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use std::io::IoSlice;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// Sends `data` with exactly one descriptor, as console-socket and pidfd-socket readers expect it.
+pub fn send_fd(socket: BorrowedFd, data: &[u8], fd: BorrowedFd) -> Result<()> {
+    let fds = [fd.as_raw_fd()];
+    let sent = sendmsg::<()>(
+        socket.as_raw_fd(),
+        &[IoSlice::new(data)],
+        &[ControlMessage::ScmRights(&fds)],
+        MsgFlags::MSG_NOSIGNAL,
+        None,
+    )?;
+    if sent == data.len() { Ok(()) } else { Err(super::Errno::EIO) }
+}
+
+/// Receives exactly one descriptor, close-on-exec; `EPROTO` when none comes.
+pub fn receive_fd(socket: BorrowedFd) -> Result<std::os::fd::OwnedFd> {
+    use nix::sys::socket::{ControlMessageOwned, recvmsg};
+    let mut data = [0u8; 4096];
+    let mut parts = [std::io::IoSliceMut::new(&mut data)];
+    let mut control = nix::cmsg_space!(std::os::fd::RawFd);
+    let message =
+        recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC)?;
+    for part in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(fds) = part
+            && let Some(&fd) = fds.first()
+        {
+            return Ok(super::fs::adopt(fd));
+        }
+    }
+    Err(super::Errno::EPROTO)
+}
