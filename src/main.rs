@@ -15,6 +15,7 @@ mod hooks;
 mod init;
 mod log;
 mod plan;
+mod signals;
 mod spawn;
 mod state;
 mod sync;
@@ -70,7 +71,7 @@ fn dispatch(global: &Global, command: Command) -> Result<ExitCode> {
         Command::State { id } => cmd::state::state(global, &id),
         Command::Kill(args) => cmd::kill::kill(global, args),
         Command::Delete { id, force } => cmd::delete::delete(global, &id, force),
-        Command::Exec(_) => todo!(),
+        Command::Exec(args) => cmd::exec::exec(global, args),
         Command::List { format, quiet } => cmd::list::list(global, format, quiet),
         Command::Ps(args) => cmd::ps::ps(global, args),
         Command::Spec(_) | Command::Features => todo!(),

@@ -22,6 +22,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+const TELL: &str = "write to the init stage";
+
 /// What create and run ask for.
 pub struct Request {
     /// Container id.
@@ -155,7 +157,7 @@ pub fn start(store: &Store, request: &Request) -> Result<Started> {
     let _lock = guard.dir()?.lock()?;
     guard.dir()?.write(&container)?;
     if let Some(filter) = &plan.process.seccomp {
-        let program = seccomp_bytes(filter);
+        let program = state::seccomp_to_bytes(filter);
         guard.dir()?.put(state::SECCOMP, state::SECCOMP, &program).context("keep the seccomp program")?;
     }
     let gate = if request.gate { Some(bind_gate(guard.dir()?).context("make the start gate")?) } else { None };
@@ -237,7 +239,7 @@ impl Launch<'_> {
                 process::unshare(libc::CLONE_NEWNET).context("make the network namespace")?;
                 self.in_new_network = true;
             }
-            self.tell(&wire, Kind::NetworkReady)?;
+            wire.send(Kind::NetworkReady).context(TELL)?;
         }
         self.cgroup.load_devices()?;
         limit(&self.plan.process, pid)?;
@@ -250,22 +252,14 @@ impl Launch<'_> {
                 other => return self.ended(other, guard, into_cgroup),
             }
             self.run_runtime_hooks(guard, pid)?;
-            self.tell(&wire, Kind::HooksDone)?;
+            wire.send(Kind::HooksDone).context(TELL)?;
         }
-        self.tell(&wire, Kind::Proceed)?;
+        wire.send(Kind::Proceed).context(TELL)?;
         match wire.receive().context("wait for the init stage")? {
             Frame::Plain(Kind::Ready) if self.request.gate => Ok(true),
             // execve has closed the child's end.
             Frame::End if !self.request.gate => Ok(true),
             other => self.ended(other, guard, into_cgroup),
-        }
-    }
-
-    /// Sends a frame; a child that is gone by now is noticed at the next wait.
-    fn tell(&self, wire: &Wire, kind: Kind) -> Result<()> {
-        match wire.send(kind) {
-            Ok(()) | Err(Errno::EPIPE | Errno::ECONNRESET) => Ok(()),
-            Err(errno) => Err(errno).context("write to the init stage"),
         }
     }
 
@@ -405,22 +399,33 @@ fn bind_gate(dir: &Dir) -> Result<OwnedFd> {
 
 /// Writes `pid` in decimal, without a newline, into a new file that then takes the place of `path`.
 pub fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    let dir = fs::open(&plan::c_path(parent, "--pid-file")?, libc::O_PATH | libc::O_DIRECTORY, 0)
+        .with_context(|| format!("open {}", parent.display()))?;
+    write_pid_file_at(dir.as_fd(), path, pid)
+}
+
+/// The same in a directory that is open already; of `path` only the last part is used.
+pub fn write_pid_file_at(dir: BorrowedFd, path: &Path, pid: i32) -> Result<()> {
+    use nix::unistd::{UnlinkatFlags, unlinkat};
     let what = || format!("write pid file {}", path.display());
-    let name = path.file_name().with_context(what)?;
-    let mut hidden = std::ffi::OsString::from(".");
-    hidden.push(name);
-    let temporary = path.with_file_name(hidden);
-    let _ = std::fs::remove_file(&temporary); // A leftover of a killed run; if it stays, the open below tells.
-    let c_path = CString::new(temporary.as_os_str().as_bytes()).with_context(what)?;
+    let name = CString::new(path.file_name().with_context(what)?.as_bytes()).with_context(what)?;
+    let temporary = CString::new([b".", name.to_bytes()].concat()).with_context(what)?;
     let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
-    let file = fs::open(&c_path, flags, 0o644).with_context(what)?;
-    let written = fs::write_once(file.as_fd(), pid.to_string().as_bytes());
-    let moved = written.and_then(|()| {
-        std::fs::rename(&temporary, path).map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)))
-    });
+    let file = match fs::openat(dir, &temporary, flags, 0o644) {
+        Err(Errno::EEXIST) => {
+            // What a killed run left.
+            unlinkat(dir, temporary.as_c_str(), UnlinkatFlags::NoRemoveDir).with_context(what)?;
+            fs::openat(dir, &temporary, flags, 0o644)
+        }
+        other => other,
+    }
+    .with_context(what)?;
+    let moved = fs::write_once(file.as_fd(), pid.to_string().as_bytes())
+        .and_then(|()| nix::fcntl::renameat(dir, temporary.as_c_str(), dir, name.as_c_str()));
     if moved.is_err() {
         // The error that led here is the one to tell.
-        let _ = std::fs::remove_file(&temporary);
+        let _ = unlinkat(dir, temporary.as_c_str(), UnlinkatFlags::NoRemoveDir);
     }
     moved.with_context(what)
 }
@@ -441,15 +446,4 @@ pub fn connect(path: &Path) -> Result<OwnedFd> {
     let address = UnixAddr::new(format!("/proc/self/fd/{}", handle.as_raw_fd()).as_str())?;
     connect(socket.as_raw_fd(), &address)?;
     Ok(socket)
-}
-
-/// The program as the kernel takes it, for exec to read back.
-fn seccomp_bytes(filter: &plan::seccomp::Filter) -> Vec<u8> {
-    let mut bytes = filter.flags.to_le_bytes().to_vec();
-    for insn in &filter.program {
-        bytes.extend_from_slice(&insn.code.to_le_bytes());
-        bytes.extend_from_slice(&[insn.jt, insn.jf]);
-        bytes.extend_from_slice(&insn.k.to_le_bytes());
-    }
-    bytes
 }

@@ -21,6 +21,7 @@
 //! `Failed` or, by its execve, end of file. Frames are bounded and every field is range-checked when read.
 
 use crate::sys::{Errno, Result, fs};
+use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Longest text in a frame, bytes.
@@ -199,24 +200,34 @@ pub enum Frame {
 }
 
 /// One end of the wire.
-pub struct Wire(OwnedFd);
+pub struct Wire {
+    socket: OwnedFd,
+    /// The other side has gone without reading everything: the kernel tells only once.
+    reset: Cell<bool>,
+}
 
 impl Wire {
     /// Makes both ends, close-on-exec.
     pub fn pair() -> Result<(Wire, Wire)> {
         use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
         let (a, b) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
-        Ok((Wire(a), Wire(b)))
+        Ok((Wire::from_socket(a), Wire::from_socket(b)))
     }
 
     /// Wraps a connected socket.
     pub fn from_socket(socket: OwnedFd) -> Wire {
-        Wire(socket)
+        Wire { socket, reset: Cell::new(false) }
     }
 
-    /// Sends a frame without content.
+    /// Sends a frame without content. That the other side has gone is noticed when its answer is waited for.
     pub fn send(&self, kind: Kind) -> Result<()> {
-        fs::write_once(self.0.as_fd(), &[kind as u8, 0, 0, 0, 0, 0, 0, 0])
+        match fs::write_once(self.socket.as_fd(), &[kind as u8, 0, 0, 0, 0, 0, 0, 0]) {
+            Err(Errno::EPIPE | Errno::ECONNRESET) => {
+                self.reset.set(true);
+                Ok(())
+            }
+            other => other,
+        }
     }
 
     /// Reports a failure.
@@ -228,16 +239,23 @@ impl Wire {
         frame[2..4].copy_from_slice(&(failure.index.min(u16::MAX as usize) as u16).to_le_bytes());
         frame[4..8].copy_from_slice(&(failure.errno as i32).to_le_bytes());
         frame[HEAD..HEAD + text.len()].copy_from_slice(text);
-        fs::write_once(self.0.as_fd(), &frame[..HEAD + text.len()])
+        fs::write_once(self.socket.as_fd(), &frame[..HEAD + text.len()])
     }
 
     /// Waits for a frame.
     pub fn receive(&self) -> Result<Frame> {
         let mut buf = [0u8; HEAD + TEXT_MAX];
-        match fs::read(self.0.as_fd(), &mut buf) {
-            Ok(length) => decode(&buf[..length]).ok_or(Errno::EPROTO),
-            Err(Errno::ECONNRESET) => Ok(Frame::Lost),
-            Err(errno) => Err(errno),
+        let length = match fs::read(self.socket.as_fd(), &mut buf) {
+            // Stands before what the other side has still said.
+            Err(Errno::ECONNRESET) => {
+                self.reset.set(true);
+                fs::read(self.socket.as_fd(), &mut buf)?
+            }
+            other => other?,
+        };
+        match decode(&buf[..length]) {
+            Some(Frame::End) if self.reset.get() => Ok(Frame::Lost),
+            other => other.ok_or(Errno::EPROTO),
         }
     }
 
@@ -252,7 +270,7 @@ impl Wire {
 
 impl AsFd for Wire {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.socket.as_fd()
     }
 }
 
@@ -301,6 +319,16 @@ mod tests {
         let (a, b) = Wire::pair().unwrap();
         b.send(Kind::Proceed).unwrap();
         drop(a);
+        assert_eq!(b.receive().unwrap(), Frame::Lost);
+        let (a, b) = Wire::pair().unwrap();
+        b.send(Kind::Proceed).unwrap();
+        a.fail(&Failure { text: String::new(), ..failure }).unwrap();
+        drop(a);
+        assert!(matches!(b.receive().unwrap(), Frame::Failed(_)));
+        assert_eq!(b.receive().unwrap(), Frame::Lost);
+        let (a, b) = Wire::pair().unwrap();
+        drop(a);
+        b.send(Kind::Proceed).unwrap();
         assert_eq!(b.receive().unwrap(), Frame::Lost);
     }
 

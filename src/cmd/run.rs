@@ -4,12 +4,11 @@ use super::{create, delete, start};
 use crate::cli::{self, Global};
 use crate::console::Console;
 use crate::spawn::{self, Started};
+use crate::signals::Signals;
 use crate::state::Store;
-use crate::sys::process::{self, Ended};
-use crate::sys::Errno;
+use crate::sys::process;
 use anyhow::{Context, Result};
-use nix::sys::signal::{SigSet, SigmaskHow, Signal};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 /// Runs the program; its exit status becomes naru's.
@@ -18,8 +17,7 @@ pub fn run(global: &Global, args: cli::Run) -> Result<ExitCode> {
     let mut request = create::request(global, args.create, args.detach)?;
     request.gate = false;
     if args.detach {
-        let started = spawn::start(&store, &request)?;
-        after_start(started)?;
+        after_start(spawn::start(&store, &request)?)?;
         return Ok(ExitCode::SUCCESS);
     }
     if !args.no_subreaper {
@@ -38,19 +36,23 @@ pub fn run(global: &Global, args: cli::Run) -> Result<ExitCode> {
     };
     let started = spawn::start(&store, &request)?;
     let console = console.map(Console::take_over).transpose()?;
-    let ended = attend(&started, &signals, console);
-    let Started { dir, state, home_network, .. } = started;
-    return_home(home_network)?;
-    let ended = ended?;
+    return_home(&started)?;
+    if !started.state.poststart.is_empty()
+        && let Err(error) = start::after_start(&started.state)
+    {
+        delete::destroy(started.dir, &started.state, true)?;
+        return Err(error);
+    }
+    let ended = signals.attend(started.state.pid, started.pidfd.as_fd(), console)?;
     if !args.keep {
-        delete::destroy(dir, &state, false)?;
+        delete::destroy(started.dir, &started.state, false)?;
     }
     Ok(ExitCode::from(ended.status() as u8))
 }
 
-/// What follows the program's start in both forms.
+/// What follows the program's start when nobody waits for its end.
 fn after_start(started: Started) -> Result<()> {
-    return_home(started.home_network)?;
+    return_home(&started)?;
     if let Err(error) = start::after_start(&started.state) {
         delete::destroy(started.dir, &started.state, true)?;
         return Err(error);
@@ -59,78 +61,11 @@ fn after_start(started: Started) -> Result<()> {
 }
 
 /// Hooks run in the runtime's own network namespace.
-fn return_home(network: Option<OwnedFd>) -> Result<()> {
-    match network {
+fn return_home(started: &Started) -> Result<()> {
+    match &started.home_network {
         Some(network) => {
             process::setns(network.as_fd(), libc::CLONE_NEWNET).context("return to the own network namespace")
         }
         None => Ok(()),
-    }
-}
-
-/// Signals as a descriptor, so that one wait sees everything.
-struct Signals {
-    before: SigSet,
-    fd: nix::sys::signalfd::SignalFd,
-}
-
-impl Signals {
-    fn block() -> Result<Signals> {
-        use nix::sys::signalfd::{SfdFlags, SignalFd};
-        let all = SigSet::all();
-        let before = all.thread_swap_mask(SigmaskHow::SIG_SETMASK).context("block signals")?;
-        let fd = SignalFd::with_flags(&all, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK);
-        Ok(Signals { before, fd: fd.context("open a signal descriptor")? })
-    }
-}
-
-/// Waits for the program, hands signals and terminal data on, and reaps whatever else ends meanwhile.
-fn attend(started: &Started, signals: &Signals, mut console: Option<Console>) -> Result<Ended> {
-    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-    if !started.state.poststart.is_empty()
-        && let Err(error) = start::after_start(&started.state)
-    {
-        process::pidfd_signal(started.pidfd.as_fd(), libc::SIGKILL).context("end the container")?;
-        process::wait(started.state.pid).context("wait for the init process")?;
-        return Err(error);
-    }
-    let mut ended = None;
-    loop {
-        while let Some((pid, how)) = process::reap_any().context("wait for the init process")? {
-            if pid == started.state.pid {
-                ended = Some(how);
-            }
-        }
-        if let Some(how) = ended {
-            if let Some(console) = &mut console {
-                console.flush();
-            }
-            return Ok(how);
-        }
-        let mut fds = vec![PollFd::new(signals.fd.as_fd(), PollFlags::POLLIN)];
-        if let Some(console) = &console {
-            console.poll_fds(&mut fds);
-        }
-        match poll(&mut fds, PollTimeout::NONE) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno).context("wait for the container"),
-        }
-        drop(fds);
-        if let Some(console) = &mut console {
-            console.relay();
-        }
-        while let Some(info) = signals.fd.read_signal().context("read a signal")? {
-            let number = info.ssi_signo as i32;
-            match Signal::try_from(number) {
-                Ok(Signal::SIGCHLD | Signal::SIGURG) => {}
-                Ok(Signal::SIGWINCH) => {
-                    if let Some(console) = &console {
-                        console.resize();
-                    }
-                }
-                // It may have ended meanwhile, which the next round sees.
-                _ => drop(process::pidfd_signal(started.pidfd.as_fd(), number)),
-            }
-        }
     }
 }

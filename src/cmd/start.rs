@@ -54,10 +54,7 @@ fn open_gate(dir: &Dir) -> Result<()> {
         Err(errno) => return Err(errno).context("remove the start gate"),
     }
     let wire = Wire::from_socket(gate);
-    match wire.send(Kind::Proceed) {
-        Ok(()) | Err(Errno::EPIPE | Errno::ECONNRESET) => {}
-        Err(errno) => return Err(errno).context("write to the init stage"),
-    }
+    wire.send(Kind::Proceed).context("write to the init stage")?;
     match wire.receive().context("wait for the init stage")? {
         Frame::End => Ok(()),
         Frame::Failed(failure) => Err(explain::start_failure(&failure)),

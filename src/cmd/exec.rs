@@ -1,0 +1,356 @@
+//! `exec`: a further process in a running container.
+//!
+//! The runtime itself joins the container's namespaces, so that the one child it clones is born in them and in the
+//! container's cgroup. Everything of the host that is still needed is opened before.
+
+use super::{absolute, create};
+use crate::bundle;
+use crate::cli::{self, Global};
+use crate::console::Console;
+use crate::explain;
+use crate::init::{self, Exec};
+use crate::plan::process::{self as plan, Process};
+use crate::signals::Signals;
+use crate::spawn;
+use crate::state::{self, Dir, State, Status, Store};
+use crate::sync::{Frame, Kind, Wire};
+use crate::sys::process::{Cloned, Ended};
+use crate::sys::{Errno, fs, process};
+use anyhow::{Context, Result, bail};
+use oci_spec::runtime::{Capability, LinuxCapabilitiesBuilder, Process as SpecProcess, Spec, UserBuilder};
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::ExitCode;
+
+/// Namespaces that exec enters, whatever the configuration says of the others: user, pid and mount come with the
+/// pidfd in one call.
+const JOINABLE: i32 = libc::CLONE_NEWNS
+    | libc::CLONE_NEWCGROUP
+    | libc::CLONE_NEWUTS
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUSER
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWNET
+    | process::CLONE_NEWTIME;
+
+/// Runs the process; in the foreground its exit status becomes naru's.
+pub fn exec(global: &Global, args: cli::Exec) -> Result<ExitCode> {
+    let preserve_fds = create::preserved(args.preserve_fds)?;
+    let store = Store::new(global.root.as_deref())?;
+    let (dir, state) = store.load(&args.id)?;
+    let (status, init) = state.status(&dir)?;
+    match status {
+        Status::Stopped | Status::Creating => bail!("cannot exec in a stopped container"),
+        Status::Paused if !args.ignore_paused => {
+            bail!("cannot exec in a paused container (use --ignore-paused to override)")
+        }
+        _ => {}
+    }
+    let init = init.context("cannot exec in a stopped container")?;
+    let spec = wanted(&args, &state)?;
+    let mut process = compile(&spec, &dir)?;
+    process.terminal = spec.terminal().unwrap_or(false);
+    create::check_terminal(process.terminal, args.detach, args.console_socket.is_some())?;
+
+    let pid_file = args.pid_file.as_deref().map(absolute).transpose()?.map(PidFile::open).transpose()?;
+    let signals = if args.detach { None } else { Some(Signals::block()?) };
+    let mut console = None;
+    let console_fd = if let Some(path) = &args.console_socket {
+        Some(spawn::connect(path).with_context(|| format!("connect to console socket {}", path.display()))?)
+    } else if process.terminal {
+        let (ours, theirs) = Console::prepare()?;
+        console = Some(ours);
+        Some(theirs)
+    } else {
+        None
+    };
+    let pidfd_socket = match &args.pidfd_socket {
+        Some(path) => Some(spawn::connect(path).with_context(|| format!("connect to {}", path.display()))?),
+        None => None,
+    };
+    let keyring = state.keyring.then(|| CString::new(format!("_ses.{}", state.id))).transpose()?;
+    let join = Join { state: &state, init: &init, cgroups: &args.cgroups };
+    let child = join.child(&process, console_fd, keyring.as_deref(), preserve_fds, &signals, console.is_some())?;
+    let (pid, pidfd) = join.run(&process, child, pid_file, pidfd_socket)?;
+    let Some(signals) = signals else { return Ok(ExitCode::SUCCESS) };
+    let console = console.map(Console::take_over).transpose()?;
+    let ended = signals.attend(pid, pidfd.as_fd(), console)?;
+    Ok(ExitCode::from(ended.status() as u8))
+}
+
+/// The process to run: `--process`, or the configuration's own with what the flags change.
+fn wanted(args: &cli::Exec, state: &State) -> Result<SpecProcess> {
+    if let Some(path) = &args.process {
+        return bundle::read_json(path);
+    }
+    let spec: Spec = bundle::read_json(&state.bundle.join("config.json"))?;
+    let mut process = spec.process().clone().context("/process: is required")?;
+    let text = |word: &std::ffi::OsString| word.clone().into_string().map_err(|w| anyhow::anyhow!("{w:?}: not UTF-8"));
+    process.set_args(Some(args.args.iter().map(text).collect::<Result<_>>()?));
+    process.set_terminal(Some(args.tty));
+    if let Some(cwd) = &args.cwd {
+        process.set_cwd(cwd.into());
+    }
+    let mut env = process.env().clone().unwrap_or_default();
+    for word in &args.env {
+        env.push(text(word)?);
+    }
+    process.set_env(Some(env));
+    if let Some(no_new_privs) = args.no_new_privs {
+        process.set_no_new_privileges(Some(no_new_privs));
+    }
+    if let Some(label) = &args.process_label {
+        process.set_selinux_label(Some(label.clone()));
+    }
+    if let Some(profile) = &args.apparmor {
+        process.set_apparmor_profile(Some(profile.clone()));
+    }
+    let user = process.user().clone();
+    let (uid, gid) = match &args.user {
+        Some(user_text) => parse_user(user_text, user.gid())?,
+        None => (user.uid(), user.gid()),
+    };
+    let mut gids = user.additional_gids().clone().unwrap_or_default();
+    gids.extend_from_slice(&args.additional_gids);
+    let mut changed = UserBuilder::default().uid(uid).gid(gid).additional_gids(gids);
+    if let Some(umask) = user.umask() {
+        changed = changed.umask(umask);
+    }
+    process.set_user(changed.build()?);
+    if !args.caps.is_empty() {
+        add_capabilities(&mut process, &args.caps)?;
+    }
+    Ok(process)
+}
+
+/// `UID[:GID]`: decimal digits only, and never the id that means "unchanged" (CVE-2026-30892, CVE-2024-40635).
+fn parse_user(text: &str, gid: u32) -> Result<(u32, u32)> {
+    let number = |part: &str| -> Result<u32> {
+        let digits = !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+        let id = if digits { part.parse::<u32>().ok().filter(|&id| id != u32::MAX) } else { None };
+        id.with_context(|| format!("--user: {text:?} is not UID[:GID]"))
+    };
+    match text.split_once(':') {
+        Some((uid, gid)) => Ok((number(uid)?, number(gid)?)),
+        None => Ok((number(text)?, gid)),
+    }
+}
+
+/// `--cap` goes to bounding, effective and permitted; to ambient only where the configuration has inheritable ones.
+/// Never to inheritable (CVE-2022-27650, CVE-2025-27612).
+fn add_capabilities(process: &mut SpecProcess, names: &[String]) -> Result<()> {
+    let mut added = Vec::new();
+    for name in names {
+        let quoted = serde_json::to_string(&name.to_ascii_uppercase())?;
+        let capability: Capability =
+            serde_json::from_str(&quoted).ok().with_context(|| format!("--cap: unknown capability {name:?}"))?;
+        added.push(capability);
+    }
+    let old = process.capabilities().clone().unwrap_or_default();
+    let with = |set: &Option<oci_spec::runtime::Capabilities>| {
+        let mut set = set.clone().unwrap_or_default();
+        set.extend(added.iter().copied());
+        set
+    };
+    let mut new = LinuxCapabilitiesBuilder::default()
+        .bounding(with(old.bounding()))
+        .effective(with(old.effective()))
+        .permitted(with(old.permitted()))
+        .inheritable(old.inheritable().clone().unwrap_or_default())
+        .ambient(old.ambient().clone().unwrap_or_default());
+    if old.inheritable().as_ref().is_some_and(|set| !set.is_empty()) {
+        new = new.ambient(with(old.ambient()));
+    }
+    process.set_capabilities(Some(new.build()?));
+    Ok(())
+}
+
+/// Compiles the process; the container's seccomp program is the one that create has kept.
+fn compile(process: &SpecProcess, dir: &Dir) -> Result<Process> {
+    let mut process = plan::compile(process, &oci_spec::runtime::Linux::default(), "/process")?;
+    process.seccomp = match dir.get(state::SECCOMP) {
+        Ok(bytes) => Some(state::seccomp_from_bytes(&bytes).context("read the seccomp program")?),
+        Err(Errno::ENOENT) => None,
+        Err(errno) => return Err(errno).context("read the seccomp program"),
+    };
+    Ok(process)
+}
+
+/// A pid file whose directory was opened while the host's paths could still be seen.
+struct PidFile {
+    path: std::path::PathBuf,
+    dir: OwnedFd,
+}
+
+impl PidFile {
+    fn open(path: std::path::PathBuf) -> Result<PidFile> {
+        let parent = path.parent().context("--pid-file: has no directory")?;
+        let c_path = crate::plan::c_path(parent, "--pid-file")?;
+        let dir = fs::open(&c_path, libc::O_PATH | libc::O_DIRECTORY, 0)
+            .with_context(|| format!("open {}", parent.display()))?;
+        Ok(PidFile { path, dir })
+    }
+
+    fn write(&self, pid: i32) -> Result<()> {
+        spawn::write_pid_file_at(self.dir.as_fd(), &self.path, pid)
+    }
+}
+
+/// What is joined.
+struct Join<'a> {
+    state: &'a State,
+    init: &'a OwnedFd,
+    /// `--cgroup`.
+    cgroups: &'a [String],
+}
+
+/// The child's half, and what the clone itself needs.
+struct Prepared<'a> {
+    child: Exec<'a>,
+    wire: Wire,
+    cgroup: Option<OwnedFd>,
+    /// To join by, where the clone into the cgroup is refused or fatal.
+    cgroup_files: Vec<OwnedFd>,
+}
+
+impl Join<'_> {
+    fn child<'p>(
+        &self,
+        process: &'p Process,
+        console: Option<OwnedFd>,
+        keyring: Option<&'p std::ffi::CStr>,
+        preserve_fds: u32,
+        signals: &Option<Signals>,
+        _foreground: bool,
+    ) -> Result<Prepared<'p>> {
+        let (wire, child_wire) = Wire::pair().context("make the wire to the process")?;
+        let entry = self.state.cgroup.enter(self.state.pid, self.cgroups)?;
+        let procfs = if process.terminal {
+            Some(fs::open(c"/proc", libc::O_PATH | libc::O_DIRECTORY, 0).context("open /proc")?)
+        } else {
+            None
+        };
+        let signal_mask = match signals {
+            Some(signals) => signals.before,
+            None => nix::sys::signal::SigSet::thread_get_mask().context("read the signal mask")?,
+        };
+        Ok(Prepared {
+            child: Exec {
+                process,
+                wire: child_wire,
+                cgroups: entry.files,
+                keyring,
+                console,
+                procfs,
+                preserve_fds,
+                signal_mask,
+            },
+            wire,
+            cgroup: entry.clone_into,
+            cgroup_files: entry.fallback,
+        })
+    }
+
+    /// Enters the container, clones the process and waits for its execve.
+    fn run(
+        &self,
+        process: &Process,
+        mut prepared: Prepared,
+        pid_file: Option<PidFile>,
+        pidfd_socket: Option<OwnedFd>,
+    ) -> Result<(i32, OwnedFd)> {
+        // Before the first namespace is joined: from there on the container's processes may see this one
+        // (CVE-2016-9962).
+        process::prctl(libc::PR_SET_DUMPABLE, 0).context("hide from the container")?;
+        let own_proc = fs::open(c"/proc/self", libc::O_PATH | libc::O_DIRECTORY, 0).context("open /proc/self")?;
+        enter(self.init, self.state)?;
+        let cgroup = prepared.cgroup.take();
+        if cgroup.is_none() {
+            prepared.child.cgroups.append(&mut prepared.cgroup_files);
+        }
+        let cloned = match process::clone3(0, cgroup.as_ref().map(AsFd::as_fd)) {
+            // The cgroup went away or is not one that processes can be born in: join by hand.
+            Err(Errno::EBUSY | Errno::ENOENT | Errno::EOPNOTSUPP | Errno::ENODEV) if cgroup.is_some() => {
+                prepared.child.cgroups.append(&mut prepared.cgroup_files);
+                process::clone3(0, None)
+            }
+            other => other,
+        }
+        .context("clone the process")?;
+        let (pid, pidfd) = match cloned {
+            Cloned::Child => init::exec(prepared.child),
+            Cloned::Parent(pid, pidfd) => (pid, pidfd),
+        };
+        let Prepared { child, wire, .. } = prepared;
+        drop(child);
+        let result = self.follow(process, &wire, pid, &pidfd, pid_file, pidfd_socket, &own_proc);
+        if result.is_err() {
+            // Ended by itself is as good.
+            let _ = process::pidfd_signal(pidfd.as_fd(), libc::SIGKILL);
+            let _ = process::wait(pid);
+        }
+        result.map(|()| (pid, pidfd))
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn follow(
+        &self,
+        process: &Process,
+        wire: &Wire,
+        pid: i32,
+        pidfd: &OwnedFd,
+        pid_file: Option<PidFile>,
+        pidfd_socket: Option<OwnedFd>,
+        _own_proc: &OwnedFd,
+    ) -> Result<()> {
+        for (index, &(resource, soft, hard)) in process.rlimits.iter().enumerate() {
+            match process::prlimit(pid, resource, soft, hard) {
+                Ok(()) | Err(Errno::ESRCH) => {}
+                Err(errno) => {
+                    return Err(errno).with_context(|| format!("/process/rlimits/{index}: error setting rlimit"));
+                }
+            }
+        }
+        if let Some(socket) = pidfd_socket {
+            crate::sys::socket::send_fd(socket.as_fd(), b"setns", pidfd.as_fd()).context("send the pidfd")?;
+        }
+        wire.send(Kind::Proceed).context("write to the process")?;
+        match wire.receive().context("wait for the process")? {
+            Frame::End => {}
+            Frame::Failed(failure) => return Err(explain::exec_failure(&failure, process)),
+            Frame::Lost | Frame::Plain(_) => match process::wait(pid) {
+                Ok(Ended::Signal(signal)) => bail!("process was killed by signal {signal} before it ran"),
+                _ => bail!("process ended before it ran"),
+            },
+        }
+        match pid_file {
+            // Last and only on success: callers tell a failed exec by its absence.
+            Some(file) => file.write(pid),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Joins every namespace of the init process in one call (Linux 5.8).
+fn enter(init: &OwnedFd, state: &State) -> Result<()> {
+    let wanted = state.namespaces & JOINABLE;
+    match process::setns(init.as_fd(), wanted) {
+        Ok(()) => Ok(()),
+        Err(Errno::ESRCH) => bail!("cannot exec in a stopped container"),
+        Err(errno) => Err(errno).context("join the container's namespaces"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users() {
+        assert_eq!(parse_user("1", 7).unwrap(), (1, 7));
+        assert_eq!(parse_user("1:2", 7).unwrap(), (1, 2));
+        for bad in ["", "0x1", "-1", "+1", "4294967295", "4294967296", "1:", ":1", "1:2:3", "1 ", "root"] {
+            assert!(parse_user(bad, 0).is_err(), "{bad}");
+        }
+    }
+}

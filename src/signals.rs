@@ -1,0 +1,77 @@
+//! The wait of the foreground: signals are handed on, terminal data carried, orphans reaped, until the process ends.
+
+use crate::console::Console;
+use crate::sys::process::{self, Ended};
+use crate::sys::{Errno, Result as SysResult};
+use anyhow::{Context, Result};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use std::os::fd::{AsFd, BorrowedFd};
+
+/// All signals as a descriptor, so that one wait sees everything.
+pub struct Signals {
+    /// The mask before, which the program gets.
+    pub before: SigSet,
+    fd: SignalFd,
+}
+
+impl Signals {
+    /// Blocks every signal; they are read from now on.
+    pub fn block() -> Result<Signals> {
+        let all = SigSet::all();
+        let before = all.thread_swap_mask(SigmaskHow::SIG_SETMASK).context("block signals")?;
+        let fd = SignalFd::with_flags(&all, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK);
+        Ok(Signals { before, fd: fd.context("open a signal descriptor")? })
+    }
+
+    /// Waits for `pid` to end; whatever else ends meanwhile is reaped.
+    pub fn attend(&self, pid: i32, pidfd: BorrowedFd, mut console: Option<Console>) -> Result<Ended> {
+        loop {
+            if let Some(how) = reap(pid).context("wait for the process")? {
+                if let Some(console) = &mut console {
+                    console.flush();
+                }
+                return Ok(how);
+            }
+            {
+                let mut fds = vec![PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)];
+                if let Some(console) = &console {
+                    console.poll_fds(&mut fds);
+                }
+                match poll(&mut fds, PollTimeout::NONE) {
+                    Ok(_) | Err(Errno::EINTR) => {}
+                    Err(errno) => return Err(errno).context("wait for the process"),
+                }
+            }
+            if let Some(console) = &mut console {
+                console.relay();
+            }
+            while let Some(info) = self.fd.read_signal().context("read a signal")? {
+                let number = info.ssi_signo as i32;
+                match Signal::try_from(number) {
+                    // A child has ended, which the next round sees; the others are for this process alone.
+                    Ok(Signal::SIGCHLD) => break,
+                    Ok(Signal::SIGURG) => {}
+                    Ok(Signal::SIGWINCH) => {
+                        if let Some(console) = &console {
+                            console.resize();
+                        }
+                    }
+                    // It may have ended meanwhile, which the next round sees.
+                    _ => drop(process::pidfd_signal(pidfd, number)),
+                }
+            }
+        }
+    }
+}
+
+/// Reaps everything that has ended; tells how `pid` did.
+fn reap(pid: i32) -> SysResult<Option<Ended>> {
+    while let Some((ended, how)) = process::reap_any()? {
+        if ended == pid {
+            return Ok(Some(how));
+        }
+    }
+    Ok(None)
+}
