@@ -13,7 +13,7 @@ use crate::plan::{self, Plan};
 use crate::state::{self, Dir, State, Store};
 use crate::sync::{Frame, Kind, Wire};
 use crate::sys::process::{Cloned, Ended};
-use crate::sys::{Errno, fs, process};
+use crate::sys::{Errno, exe, fs, process};
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::SigSet;
 use oci_spec::runtime::{Hook, Hooks};
@@ -111,6 +111,8 @@ struct Launch<'a> {
     cgroup: &'a cgroup::Live,
     hooks: Option<&'a Hooks>,
     gate: Option<OwnedFd>,
+    /// Dropped once the clone is made, on the side that has the time, and before the program can run.
+    seal: Option<exe::Seal>,
     /// The runtime's own network namespace, kept open if hooks may need it.
     home_network: Option<OwnedFd>,
     /// The runtime has made the container's network namespace and is in it.
@@ -174,8 +176,10 @@ pub fn start(store: &Store, request: &Request) -> Result<Started> {
     };
     // Until execve nobody may look into these processes (CVE-2016-9962).
     process::prctl(libc::PR_SET_DUMPABLE, 0).context("hide from containers")?;
+    // What the init stage shows as its executable must not be writable (CVE-2019-5736).
+    let seal = Some(exe::seal().context("protect the own executable")?);
     let mut launch =
-        Launch { request, plan: &plan, cgroup: &cgroup, hooks, gate, home_network, in_new_network: false };
+        Launch { seal, request, plan: &plan, cgroup: &cgroup, hooks, gate, home_network, in_new_network: false };
     if !launch.attempt(&mut container, &mut guard, true)? {
         // Once cgroup.kill was written in the runtime's own cgroup, a child cloned into another is killed at birth
         // (Linux 6.18 at least): then it joins by itself, at the cost of a grace period.
@@ -230,7 +234,7 @@ impl Launch<'_> {
             signal_mask: self.request.signal_mask,
         };
         let target = if into_cgroup { self.cgroup.clone_into() } else { None };
-        guard.child = Some(clone_child(self.plan, target, child)?);
+        guard.child = Some(clone_child(self.plan, target, child, &mut self.seal)?);
         let pid = guard.child.as_ref().map_or(0, |child| child.0);
 
         // The child mounts meanwhile: the network namespace alone is a fifth of a container start.
@@ -241,6 +245,7 @@ impl Launch<'_> {
             }
             wire.send(Kind::NetworkReady).context(TELL)?;
         }
+        self.seal = None;
         self.cgroup.load_devices()?;
         limit(&self.plan.process, pid)?;
         container.pid = pid;
@@ -311,7 +316,12 @@ pub fn run_hooks(name: &str, list: &[Hook], state: &[u8]) -> Result<()> {
 }
 
 /// Clones the init stage into its new namespaces and, on cgroup v2, its cgroup. In the child it does not return.
-fn clone_child(plan: &Plan, cgroup: Option<BorrowedFd>, child: Container) -> Result<(i32, OwnedFd)> {
+fn clone_child(
+    plan: &Plan,
+    cgroup: Option<BorrowedFd>,
+    child: Container,
+    seal: &mut Option<exe::Seal>,
+) -> Result<(i32, OwnedFd)> {
     // A pid namespace that is joined counts for children only, so the runtime enters it before it clones.
     let mut child = child;
     let joined_pid = child.join.iter().position(|join| join.1 == libc::CLONE_NEWPID).map(|at| child.join.remove(at));
@@ -328,7 +338,10 @@ fn clone_child(plan: &Plan, cgroup: Option<BorrowedFd>, child: Container) -> Res
     let flags = plan.namespaces.new & !libc::CLONE_NEWCGROUP & !libc::CLONE_NEWNET;
     let cloned = process::clone3(flags as u64, cgroup).context("clone the init stage into its namespaces")?;
     match cloned {
-        Cloned::Child => init::container(child),
+        Cloned::Child => {
+            drop(seal.take());
+            init::container(child)
+        }
         Cloned::Parent(pid, pidfd) => {
             if let Some(own) = own_pid_namespace
                 && let Err(errno) = process::setns(own.as_fd(), libc::CLONE_NEWPID)

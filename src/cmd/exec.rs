@@ -15,7 +15,7 @@ use crate::spawn;
 use crate::state::{self, Dir, State, Status, Store};
 use crate::sync::{Frame, Kind, Wire};
 use crate::sys::process::{Cloned, Ended};
-use crate::sys::{Errno, fs, process};
+use crate::sys::{Errno, exe, fs, process};
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime::{Capability, LinuxCapabilitiesBuilder, Process as SpecProcess, Spec, UserBuilder};
 use std::ffi::CString;
@@ -262,7 +262,7 @@ impl Join<'_> {
         // Before the first namespace is joined: from there on the container's processes may see this one
         // (CVE-2016-9962).
         process::prctl(libc::PR_SET_DUMPABLE, 0).context("hide from the container")?;
-        let own_proc = fs::open(c"/proc/self", libc::O_PATH | libc::O_DIRECTORY, 0).context("open /proc/self")?;
+        let mut seal = Some(exe::seal().context("protect the own executable")?);
         enter(self.init, self.state)?;
         let cgroup = prepared.cgroup.take();
         if cgroup.is_none() {
@@ -278,12 +278,18 @@ impl Join<'_> {
         }
         .context("clone the process")?;
         let (pid, pidfd) = match cloned {
-            Cloned::Child => init::exec(prepared.child),
-            Cloned::Parent(pid, pidfd) => (pid, pidfd),
+            Cloned::Child => {
+                drop(seal.take());
+                init::exec(prepared.child)
+            }
+            Cloned::Parent(pid, pidfd) => {
+                drop(seal.take());
+                (pid, pidfd)
+            }
         };
         let Prepared { child, wire, .. } = prepared;
         drop(child);
-        let result = self.follow(process, &wire, pid, &pidfd, pid_file, pidfd_socket, &own_proc);
+        let result = self.follow(process, &wire, pid, &pidfd, pid_file, pidfd_socket);
         if result.is_err() {
             // Ended by itself is as good.
             let _ = process::pidfd_signal(pidfd.as_fd(), libc::SIGKILL);
@@ -301,7 +307,6 @@ impl Join<'_> {
         pidfd: &OwnedFd,
         pid_file: Option<PidFile>,
         pidfd_socket: Option<OwnedFd>,
-        _own_proc: &OwnedFd,
     ) -> Result<()> {
         for (index, &(resource, soft, hard)) in process.rlimits.iter().enumerate() {
             match process::prlimit(pid, resource, soft, hard) {

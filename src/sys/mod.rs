@@ -7,6 +7,7 @@
 
 pub mod alloc;
 pub mod bpf;
+pub mod exe;
 pub mod fs;
 pub mod key;
 pub mod mount;

@@ -286,3 +286,19 @@ pub fn namespace_type(fd: BorrowedFd) -> Result<i32> {
     // SAFETY: the request takes no argument.
     check(unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_NSTYPE as _) } as libc::c_long).map(|flag| flag as i32)
 }
+
+/// execveat(2) of the file behind `fd` itself: returns only on failure.
+pub fn execveat(fd: BorrowedFd, args: &StringArray, env: &StringArray) -> Errno {
+    // SAFETY: the empty path is static, every string NUL-terminated and alive; both arrays end with a null pointer.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            fd.as_raw_fd(),
+            c"".as_ptr(),
+            args.pointers.as_ptr(),
+            env.pointers.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    Errno::last()
+}

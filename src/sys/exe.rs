@@ -1,0 +1,231 @@
+//! Keeps the runtime's own binary out of reach of containers (CVE-2019-5736).
+//!
+//! A process of naru that enters a container, or waits there to execute the program, shows as `/proc/PID/exe`. What
+//! that link opens must never be writable, even for the host's root: else `#!/proc/self/exe` in an image is enough to
+//! overwrite the runtime. Three ways, the cheapest that works is taken (figures: README, "Decisions"):
+//!
+//! 1. Nothing, where the binary lies on a read-only mount already.
+//! 2. [`reseat`]: map the same file again through a detached read-only mount, in place, and make that the process's
+//!    executable (`PR_SET_MM_MAP`, Linux 3.18). No exec, no copy.
+//! 3. Execute the read-only mount, or a sealed copy in memory where mounting is not allowed.
+//!
+//! The detached mount is dissolved when its last descriptor is closed, before the container's program can run; from
+//! then on it is in no mount namespace, so no capability can make it writable again.
+
+use super::process::StringArray;
+use super::{Errno, Result, check, fs, mount};
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+/// Largest writable part of the binary that [`reseat`] copies, bytes.
+const DATA_MAX: usize = 64 << 10;
+const PAGE: usize = 4096;
+
+/// The descriptor whose closing dissolves the mount.
+pub struct Seal(#[allow(dead_code)] Option<OwnedFd>);
+
+/// Makes this process's executable unwritable. Returns, or starts the program again from a protected file.
+///
+/// Must run while the process has one thread, before it enters a container.
+pub fn seal() -> Result<Seal> {
+    let exe = fs::open(c"/proc/self/exe", libc::O_PATH, 0)?;
+    if nix::sys::statvfs::fstatvfs(&exe)?.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY) {
+        return Ok(Seal(None));
+    }
+    match readonly_mount(&exe) {
+        Ok((tree, file)) => match reseat(&file) {
+            Ok(()) => Ok(Seal(Some(tree))),
+            // A kernel without CONFIG_CHECKPOINT_RESTORE, or without the capability for it.
+            Err(_) => Err(execute(&file)),
+        },
+        // Without the right to mount: a sealed copy.
+        Err(_) if is_sealed_copy() => Ok(Seal(None)),
+        Err(_) => Err(execute(&sealed_copy()?)),
+    }
+}
+
+/// A detached read-only mount of the file, and the file opened through it.
+fn readonly_mount(exe: &OwnedFd) -> Result<(OwnedFd, OwnedFd)> {
+    let tree = mount::clone_tree(exe.as_fd(), c"", false)?;
+    let attr = mount::MountAttr {
+        set: mount::attr::RDONLY | mount::attr::NOSUID | mount::attr::NODEV,
+        propagation: libc::MS_PRIVATE,
+        ..Default::default()
+    };
+    mount::set_attr(tree.as_fd(), &attr, false)?;
+    let file = reopen(&tree, libc::O_RDONLY)?;
+    Ok((tree, file))
+}
+
+fn reopen(fd: &OwnedFd, flags: i32) -> Result<OwnedFd> {
+    let path = CString::new(format!("/proc/self/fd/{}", fd.as_raw_fd())).map_err(|_| Errno::EINVAL)?;
+    fs::open(&path, flags, 0)
+}
+
+/// `struct prctl_mm_map`, linux/prctl.h.
+#[repr(C)]
+struct MmMap {
+    start_code: u64,
+    end_code: u64,
+    start_data: u64,
+    end_data: u64,
+    start_brk: u64,
+    brk: u64,
+    start_stack: u64,
+    arg_start: u64,
+    arg_end: u64,
+    env_start: u64,
+    env_end: u64,
+    auxv: u64,
+    auxv_size: u32,
+    exe_fd: u32,
+}
+
+/// Replaces every mapping of the binary by the same bytes of `file`, then makes `file` the executable: the kernel
+/// refuses that (`EBUSY`) as long as the old one is mapped anywhere.
+fn reseat(file: &OwnedFd) -> Result<()> {
+    let headers = program_headers()?;
+    let mut map = memory_layout();
+    for header in headers.iter().filter(|header| header.p_type == libc::PT_LOAD) {
+        let start = header.p_vaddr as usize & !(PAGE - 1);
+        let end = (header.p_vaddr + header.p_filesz) as usize;
+        let length = (end - start).next_multiple_of(PAGE);
+        let offset = header.p_offset as usize & !(PAGE - 1);
+        let mut protection = libc::PROT_READ;
+        if header.p_flags & libc::PF_X != 0 {
+            protection |= libc::PROT_EXEC;
+            (map.start_code, map.end_code) = (start as u64, end as u64);
+        }
+        if header.p_flags & libc::PF_W == 0 {
+            remap(start, length, protection, file.as_raw_fd(), offset)?;
+        } else {
+            (map.start_data, map.end_data) = (start as u64, end as u64);
+            let mut copy = [0u8; DATA_MAX];
+            if length > DATA_MAX {
+                return Err(Errno::E2BIG);
+            }
+            // SAFETY: `start..start + length` is the mapped writable segment of this very program (its last page is
+            // mapped whole), and `copy` is long enough; the two do not overlap. Nothing else runs in this process.
+            unsafe { std::ptr::copy_nonoverlapping(start as *const u8, copy.as_mut_ptr(), length) };
+            remap(start, length, protection | libc::PROT_WRITE, file.as_raw_fd(), offset)?;
+            // SAFETY: the same range, just mapped writable; between the two calls nothing reads the globals in it.
+            unsafe { std::ptr::copy_nonoverlapping(copy.as_ptr(), start as *mut u8, length) };
+        }
+    }
+    map.exe_fd = file.as_raw_fd() as u32;
+    /// `PR_SET_MM`, `PR_SET_MM_MAP`.
+    const SET_MM: libc::c_long = 35;
+    const MM_MAP: libc::c_long = 14;
+    // SAFETY: `map` is a live repr(C) prctl_mm_map and its size is given.
+    check(unsafe { libc::syscall(libc::SYS_prctl, SET_MM, MM_MAP, &raw const map, size_of::<MmMap>(), 0) }).map(drop)
+}
+
+/// mmap(2) over a range of this program with the same content.
+fn remap(start: usize, length: usize, protection: i32, file: RawFd, offset: usize) -> Result<()> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_FIXED;
+    // SAFETY: the range is a segment of this program, and it is replaced by the same bytes of the same file with the
+    // same protection, so code goes on as before; written data is put back by the caller. By the raw call, because
+    // the C library's wrapper may look at globals.
+    check(unsafe { libc::syscall(libc::SYS_mmap, start, length, protection, flags, file, offset) }).map(drop)
+}
+
+/// The program headers that the kernel points to.
+fn program_headers() -> Result<&'static [libc::Elf64_Phdr]> {
+    // SAFETY: no preconditions.
+    let (pointer, count, size) = unsafe {
+        (libc::getauxval(libc::AT_PHDR), libc::getauxval(libc::AT_PHNUM), libc::getauxval(libc::AT_PHENT))
+    };
+    if pointer == 0 || size as usize != size_of::<libc::Elf64_Phdr>() {
+        return Err(Errno::ENOEXEC);
+    }
+    // SAFETY: the kernel's auxiliary vector gives the address, number and size of headers mapped for the whole run.
+    Ok(unsafe { std::slice::from_raw_parts(pointer as *const libc::Elf64_Phdr, count as usize) })
+}
+
+/// The other fields of the layout, which stay as they are: heap, stack, arguments, environment.
+fn memory_layout() -> MmMap {
+    unsafe extern "C" {
+        static environ: *const *const libc::c_char;
+    }
+    let here = 0u8;
+    // SAFETY: brk(0) only asks.
+    let brk = unsafe { libc::syscall(libc::SYS_brk, 0) } as u64;
+    let stack = &raw const here as u64;
+    let (mut env_start, mut env_end) = (stack, stack);
+    // SAFETY: `environ` is the array of NUL-terminated strings that the kernel put on the stack, ended by null;
+    // this program never changes it.
+    unsafe {
+        let mut entry = environ;
+        if !entry.is_null() && !(*entry).is_null() {
+            env_start = *entry as u64;
+            while !(*entry).is_null() {
+                env_end = *entry as u64 + CStr::from_ptr(*entry).to_bytes_with_nul().len() as u64;
+                entry = entry.add(1);
+            }
+        }
+    }
+    MmMap {
+        start_code: 0,
+        end_code: 0,
+        start_data: 0,
+        end_data: 0,
+        start_brk: brk,
+        brk,
+        start_stack: stack,
+        arg_start: env_start,
+        arg_end: env_start,
+        env_start,
+        env_end: env_end.max(env_start),
+        auxv: 0,
+        auxv_size: 0,
+        exe_fd: 0,
+    }
+}
+
+const SEALS: i32 = libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE;
+
+fn is_sealed_copy() -> bool {
+    let Ok(exe) = fs::open(c"/proc/self/exe", libc::O_RDONLY, 0) else { return false };
+    // SAFETY: no memory is passed.
+    unsafe { libc::fcntl(exe.as_raw_fd(), libc::F_GET_SEALS) & SEALS == SEALS }
+}
+
+/// A copy of this program in memory that nobody can change.
+fn sealed_copy() -> Result<OwnedFd> {
+    /// `MFD_EXEC` (Linux 6.3): needed where vm.memfd_noexec asks for it.
+    const MFD_EXEC: libc::c_uint = 0x10;
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+    // SAFETY: the name is a static NUL-terminated string.
+    let create = |flags| check(unsafe { libc::memfd_create(c"naru".as_ptr(), flags) } as libc::c_long);
+    let fd = match create(flags | MFD_EXEC) {
+        Err(Errno::EINVAL) => create(flags),
+        other => other,
+    }?;
+    // SAFETY: the kernel has just returned it to this process alone.
+    let copy = unsafe { OwnedFd::from_raw_fd(fd as RawFd) };
+    let exe = fs::open(c"/proc/self/exe", libc::O_RDONLY, 0)?;
+    let mut left = nix::sys::stat::fstat(&exe)?.st_size as usize;
+    while left > 0 {
+        match nix::sys::sendfile::sendfile(&copy, &exe, None, left)? {
+            0 => return Err(Errno::EIO),
+            sent => left -= sent.min(left),
+        }
+    }
+    // SAFETY: no memory is passed.
+    check(unsafe { libc::fcntl(copy.as_raw_fd(), libc::F_ADD_SEALS, SEALS) } as libc::c_long)?;
+    Ok(copy)
+}
+
+/// Starts this program again from `file`; returns only the error. The second start finds itself protected.
+fn execute(file: &OwnedFd) -> Errno {
+    use std::os::unix::ffi::OsStringExt;
+    let args = std::env::args_os().map(|arg| CString::new(arg.into_vec()).unwrap_or_default()).collect();
+    let env = std::env::vars_os().map(|(name, value)| {
+        let mut entry = name.into_vec();
+        entry.push(b'=');
+        entry.extend(value.into_vec());
+        CString::new(entry).unwrap_or_default()
+    });
+    let env = StringArray::new(env.collect());
+    super::process::execveat(file.as_fd(), &StringArray::new(args), &env)
+}
