@@ -1,15 +1,18 @@
 //! Which descriptors the caller handed over: seen as the first act of `main`, before naru opens any of its own.
 
 use crate::sys::fs;
+use std::ffi::OsString;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// One bit for each of the first 64 descriptors.
 static OPEN: AtomicU64 = AtomicU64::new(0);
 
-/// Marks everything beyond 0, 1, 2 close-on-exec, and notes which of the first 64 are open when `note` is set: only
-/// commands that start a program with `--preserve-fds` or socket activation need to know.
-pub fn take_stock(note: bool) -> crate::sys::Result<()> {
-    if note {
+/// Marks everything beyond 0, 1, 2 close-on-exec, and notes which of the first 64 are open if anybody will ask:
+/// with `--preserve-fds` or socket activation.
+pub fn take_stock(argv: &[OsString]) -> crate::sys::Result<()> {
+    let preserved = argv.iter().any(|word| word.as_encoded_bytes().starts_with(b"--preserve-fds"))
+        || argv.iter().any(|word| word.as_encoded_bytes().starts_with(b"-preserve-fds"));
+    if preserved || std::env::var_os("LISTEN_FDS").is_some() {
         let open = (3..64).filter(|&fd| fs::is_open(fd)).fold(0u64, |bits, fd| bits | 1 << fd);
         OPEN.store(open, Ordering::Relaxed);
     }

@@ -35,7 +35,10 @@ static ALLOCATOR: sys::alloc::Allocator = sys::alloc::Allocator::new();
 
 fn main() -> ExitCode {
     let argv: Vec<OsString> = std::env::args_os().collect();
-    first_fds::take_stock(true).ok();
+    if let Err(errno) = first_fds::take_stock(&argv) {
+        log::error(format_args!("mark inherited descriptors close-on-exec: {}", sys::words(errno)));
+        return ExitCode::FAILURE;
+    }
     let program = cli::program(argv.first().map_or(OsStr::new(""), |word| word));
     match cli::parse(argv) {
         Ok(Request::Run { global, command, failure }) => run(&program, &global, command, failure),

@@ -192,6 +192,9 @@ pub fn start(store: &Store, request: &Request) -> Result<Started> {
     let dir = guard.dir.take().context("the state directory is gone")?;
     guard.cgroup = None;
     let home_network = launch.home_network.take();
+    // This process is about to end or to wait: giving back memory piece by piece would only cost time.
+    drop(launch);
+    std::mem::forget(plan);
     let started = Started { dir, state: container, pidfd, home_network };
     if let Err(error) = announce(request, &started, pid) {
         // The caller will not know the container: undo it like any other failure.

@@ -289,11 +289,9 @@ impl Dir {
 
     /// Removes the directory and every file in it.
     pub fn remove(&self) -> Result<()> {
-        for name in [FILE, GATE, SECCOMP, NEW_FILE] {
-            match unlinkat(&self.fd, name, UnlinkatFlags::NoRemoveDir) {
-                Ok(()) | Err(Errno::ENOENT) => {}
-                Err(errno) => return Err(errno).context("remove the state directory"),
-            }
+        match unlinkat(&self.fd, FILE, UnlinkatFlags::NoRemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(errno) => return Err(errno).context("remove the state directory"),
         }
         match unlinkat(&self.parent, self.name.as_c_str(), UnlinkatFlags::RemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => Ok(()),
@@ -302,7 +300,7 @@ impl Dir {
         }
     }
 
-    /// Files of another version of this program.
+    /// The gate, the seccomp program, what a killed write has left.
     fn remove_rest(&self) -> Result<()> {
         let mut dir = nix::dir::Dir::openat(&self.fd, ".", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
         for entry in dir.iter() {

@@ -15,7 +15,9 @@ use std::process::ExitCode;
 pub fn create(global: &Global, args: cli::Create) -> Result<ExitCode> {
     let store = Store::new(global.root.as_deref())?;
     let request = request(global, args, true)?;
-    spawn::start(&store, &request)?;
+    std::mem::forget(spawn::start(&store, &request)?);
+    // The process ends here: giving back memory piece by piece would only cost time.
+    std::mem::forget(request);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -16,15 +16,31 @@ pub fn mask(paths: &[CString], root: BorrowedFd) -> Outcome {
     let mut empty: Option<OwnedFd> = None;
     for (index, path) in paths.iter().enumerate() {
         let Some(target) = existing(root, path).at_index(Step::Mask, index)? else { continue };
-        let cover = if mounts::is_dir(target.as_fd()).at_index(Step::Mask, index)? {
-            cover(&mut empty, empty_directory)
+        if mounts::is_dir(target.as_fd()).at_index(Step::Mask, index)? {
+            cover_directory(&mut empty, target.as_fd())
         } else {
-            cover(&mut null, || null_device(root))
+            cover_file(&mut null, root, target.as_fd())
         }
         .at_index(Step::Mask, index)?;
-        mount::attach(cover.as_fd(), target.as_fd()).at_index(Step::Mask, index)?;
     }
     Ok(())
+}
+
+/// The first mask is the new tmpfs itself, the others are copies of it: a mount that is never attached would cost a
+/// grace period when its descriptor is closed.
+fn cover_directory(first: &mut Option<OwnedFd>, target: BorrowedFd) -> Result<()> {
+    match first {
+        Some(first) => mount::attach(mount::clone_tree(first.as_fd(), c"", false)?.as_fd(), target),
+        None => mount::attach(first.insert(empty_directory()?).as_fd(), target),
+    }
+}
+
+fn cover_file(null: &mut Option<OwnedFd>, root: BorrowedFd, target: BorrowedFd) -> Result<()> {
+    let source = match null {
+        Some(null) => null,
+        None => null.insert(null_device(root)?),
+    };
+    mount::attach(mount::clone_tree(source.as_fd(), c"", false)?.as_fd(), target)
 }
 
 /// Binds each path on itself, read-only; its other flags stay.
@@ -45,15 +61,6 @@ fn existing(root: BorrowedFd, path: &std::ffi::CStr) -> Result<Option<OwnedFd>> 
         Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
         Err(errno) => Err(errno),
     }
-}
-
-/// A detached copy of the cover, which is made on first use.
-fn cover(kept: &mut Option<OwnedFd>, make: impl FnOnce() -> Result<OwnedFd>) -> Result<OwnedFd> {
-    if kept.is_none() {
-        *kept = Some(make()?);
-    }
-    let source = kept.as_ref().ok_or(Errno::ENOENT)?;
-    mount::clone_tree(source.as_fd(), c"", false)
 }
 
 fn empty_directory() -> Result<OwnedFd> {
