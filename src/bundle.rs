@@ -1,5 +1,6 @@
 //! Reads a bundle: config.json, once, and where the root filesystem lies.
 
+use crate::{json, log};
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime::Spec;
 use std::io::Read;
@@ -25,12 +26,16 @@ pub fn load(dir: Option<&Path>) -> Result<Bundle> {
         Some(dir) => normal(&here.join(dir)),
         None => here,
     };
-    let spec: Spec = read_json(&dir.join("config.json")).map_err(|error| {
+    let config = dir.join("config.json");
+    let spec: Spec = read_json(&config).map_err(|error| {
         match error.downcast_ref::<std::io::Error>().map(std::io::Error::kind) {
-            Some(std::io::ErrorKind::NotFound) => anyhow::anyhow!("JSON specification file config.json not found"),
+            Some(std::io::ErrorKind::NotFound) => {
+                anyhow::anyhow!("JSON specification file config.json not found: {}", config.display())
+            }
             _ => error,
         }
     })?;
+    check_version(spec.version())?;
     let rootfs = match spec.root() {
         Some(root) if !root.path().as_os_str().is_empty() => normal(&dir.join(root.path())),
         _ => bail!("/root: root must be specified"),
@@ -44,7 +49,7 @@ pub fn load(dir: Option<&Path>) -> Result<Bundle> {
     Ok(Bundle { dir, spec, rootfs })
 }
 
-/// Reads and parses a JSON file of bounded size. A syntax error tells line and column.
+/// Reads and parses a JSON file of bounded size. An error names the field by JSON pointer, and line and column.
 pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
     let name = path.display();
     let file = std::fs::File::open(path).with_context(|| format!("open {name}"))?;
@@ -54,7 +59,31 @@ pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
     }
     let mut text = Vec::with_capacity(size as usize + 1);
     file.take(CONFIG_MAX).read_to_end(&mut text).with_context(|| format!("read {name}"))?;
-    serde_json::from_slice(&text).with_context(|| format!("parse {name}"))
+    let error = match serde_json::from_slice(&text) {
+        Ok(value) => return Ok(value),
+        Err(error) => error,
+    };
+    if let Some((known, unknown)) = json::without_unknown_capabilities(&text)
+        && let Ok(value) = serde_json::from_slice(&known)
+    {
+        log::warn(format_args!("ignoring unknown or unavailable capabilities: {}", unknown.join(", ")));
+        return Ok(value);
+    }
+    let offset = json::offset_of(&text, error.line(), error.column());
+    let pointer = json::pointer_at(&text, offset);
+    let field = if pointer.is_empty() { String::new() } else { format!("{pointer}: ") };
+    Err(anyhow::anyhow!("{name}: {field}{error}"))
+}
+
+/// `ociVersion` must be a SemVer; which one is not held against anybody (newer minors only add).
+fn check_version(version: &str) -> Result<()> {
+    let core = version.split(['-', '+']).next().unwrap_or_default();
+    let parts: Vec<&str> = core.split('.').collect();
+    let number = |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    if parts.len() != 3 || !parts.iter().all(number) {
+        bail!("/ociVersion: {version:?} is not a valid version");
+    }
+    Ok(())
 }
 
 /// Takes `.` and doubled or trailing slashes out of a path.

@@ -13,6 +13,7 @@ mod explain;
 mod first_fds;
 mod hooks;
 mod init;
+mod json;
 mod log;
 mod plan;
 mod signals;

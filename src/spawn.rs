@@ -250,7 +250,9 @@ impl Launch<'_> {
         }
         self.seal = None;
         self.cgroup.load_devices()?;
-        limit(&self.plan.process, pid)?;
+        if self.plan.process.needs_limits() {
+            limit(&self.plan.process, pid, &open_proc()?)?;
+        }
         container.pid = pid;
         container.start_time = state::start_time(pid)?.unwrap_or(0);
         guard.dir()?.write(container)?;
@@ -380,8 +382,13 @@ fn open_namespaces(plan: &Plan) -> Result<Vec<(OwnedFd, i32, usize)>> {
     plan.namespaces.join.iter().map(open).collect()
 }
 
-/// Limits and OOM score, set from outside while the child still has other things to do.
-fn limit(process: &Process, pid: i32) -> Result<()> {
+/// The host's procfs.
+pub fn open_proc() -> Result<OwnedFd> {
+    fs::open(c"/proc", libc::O_PATH | libc::O_DIRECTORY, 0).context("open /proc")
+}
+
+/// Limits and OOM score, set from outside while the child still has other things to do. `proc` is the host's procfs.
+pub fn limit(process: &Process, pid: i32, proc: &OwnedFd) -> Result<()> {
     for (index, &(resource, soft, hard)) in process.rlimits.iter().enumerate() {
         match process::prlimit(pid, resource, soft, hard) {
             // Gone already; the wait that follows tells why.
@@ -392,8 +399,8 @@ fn limit(process: &Process, pid: i32) -> Result<()> {
         }
     }
     if let Some(score) = process.oom_score_adj {
-        let path = CString::new(format!("/proc/{pid}/oom_score_adj"))?;
-        let written = fs::open(&path, libc::O_WRONLY, 0)
+        let path = CString::new(format!("{pid}/oom_score_adj"))?;
+        let written = fs::openat(proc.as_fd(), &path, libc::O_WRONLY, 0)
             .and_then(|file| fs::write_once(file.as_fd(), score.to_string().as_bytes()));
         match written {
             Ok(()) | Err(Errno::ENOENT | Errno::ESRCH) => {}

@@ -225,11 +225,7 @@ impl Join<'_> {
     ) -> Result<Prepared<'p>> {
         let (wire, child_wire) = Wire::pair().context("make the wire to the process")?;
         let entry = self.state.cgroup.enter(self.state.pid, self.cgroups)?;
-        let procfs = if process.terminal {
-            Some(fs::open(c"/proc", libc::O_PATH | libc::O_DIRECTORY, 0).context("open /proc")?)
-        } else {
-            None
-        };
+        let procfs = if process.terminal { Some(spawn::open_proc()?) } else { None };
         let signal_mask = match signals {
             Some(signals) => signals.before,
             None => nix::sys::signal::SigSet::thread_get_mask().context("read the signal mask")?,
@@ -262,6 +258,7 @@ impl Join<'_> {
         // Before the first namespace is joined: from there on the container's processes may see this one
         // (CVE-2016-9962).
         process::prctl(libc::PR_SET_DUMPABLE, 0).context("hide from the container")?;
+        let own_proc = if process.needs_limits() { Some(spawn::open_proc()?) } else { None };
         let mut seal = Some(exe::seal().context("protect the own executable")?);
         enter(self.init, self.state)?;
         let cgroup = prepared.cgroup.take();
@@ -289,7 +286,7 @@ impl Join<'_> {
         };
         let Prepared { child, wire, .. } = prepared;
         drop(child);
-        let result = self.follow(process, &wire, pid, &pidfd, pid_file, pidfd_socket);
+        let result = self.follow(process, &wire, pid, &pidfd, pid_file, pidfd_socket, own_proc.as_ref());
         if result.is_err() {
             // Ended by itself is as good.
             let _ = process::pidfd_signal(pidfd.as_fd(), libc::SIGKILL);
@@ -307,14 +304,10 @@ impl Join<'_> {
         pidfd: &OwnedFd,
         pid_file: Option<PidFile>,
         pidfd_socket: Option<OwnedFd>,
+        own_proc: Option<&OwnedFd>,
     ) -> Result<()> {
-        for (index, &(resource, soft, hard)) in process.rlimits.iter().enumerate() {
-            match process::prlimit(pid, resource, soft, hard) {
-                Ok(()) | Err(Errno::ESRCH) => {}
-                Err(errno) => {
-                    return Err(errno).with_context(|| format!("/process/rlimits/{index}: error setting rlimit"));
-                }
-            }
+        if let Some(proc) = own_proc {
+            spawn::limit(process, pid, proc)?;
         }
         if let Some(socket) = pidfd_socket {
             crate::sys::socket::send_fd(socket.as_fd(), b"setns", pidfd.as_fd()).context("send the pidfd")?;

@@ -15,6 +15,15 @@ pub fn join_cgroups(files: &[OwnedFd]) -> Result<()> {
     files.iter().try_for_each(|file| fs::write_once(file.as_fd(), b"0"))
 }
 
+/// Newer kernels keep the affinity that a process had before it entered a cgroup (runc#3922).
+pub fn all_processors() -> Result<()> {
+    match process::use_all_processors() {
+        // The cgroup's cpuset leaves none of those, or there is no such call: the kernel's choice stands.
+        Ok(()) | Err(Errno::EINVAL | Errno::ENOSYS) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
 pub fn die_with_runtime() -> Result<()> {
     process::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong).map(drop)
 }

@@ -90,6 +90,8 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
     // While this is one thread and owns nothing: on cgroup v1 a self-write of `0` spares the grace period that the
     // runtime's write of a pid costs (7 ms after an idle gap). On v2 clone3 has already put us there.
     enter::join_cgroups(&child.cgroups).at(Step::JoinCgroup)?;
+    // The runtime's own processors are not the container's; the cgroup alone limits it from here on.
+    enter::all_processors().at(Step::Session)?;
     // If the runtime is killed half-way the container must not live on; given up before "created".
     enter::die_with_runtime().at(Step::Session)?;
     // Before any namespace shows us to others: no process of the container may look into this one (CVE-2016-9962).
@@ -186,6 +188,7 @@ pub fn exec(mut child: Exec) -> ! {
 fn exec_steps(child: &mut Exec) -> Outcome<std::convert::Infallible> {
     let init = child.process;
     enter::join_cgroups(&child.cgroups).at(Step::JoinCgroup)?;
+    enter::all_processors().at(Step::Session)?;
     enter::die_with_runtime().at(Step::Session)?;
     process::setsid().at(Step::Session)?;
     enter::keyring(child.keyring).at(Step::Keyring)?;

@@ -11,7 +11,22 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// No mount made from here on may reach the host.
 pub fn isolate(plan: &Plan) -> Result<()> {
-    mount::mount(None, c"/", None, plan.isolation, None)
+    mount::mount(None, c"/", None, plan.isolation, None)?;
+    if plan.isolation & libc::MS_SHARED == 0 {
+        return Ok(());
+    }
+    // pivot_root refuses a new root whose parent mount is shared: the one that holds the rootfs turns private.
+    let mut path = plan.rootfs.as_bytes();
+    loop {
+        let directory = CString::new(if path.is_empty() { b"/" } else { path }).map_err(|_| Errno::EINVAL)?;
+        match mount::mount(None, &directory, None, libc::MS_PRIVATE, None) {
+            // Not a mount point: the next directory up may be.
+            Err(Errno::EINVAL) if !path.is_empty() => {
+                path = &path[..path.iter().rposition(|&byte| byte == b'/').unwrap_or(0)];
+            }
+            other => return other,
+        }
+    }
 }
 
 /// Binds the rootfs on itself, because pivot_root wants a mount point, and returns the new mount.

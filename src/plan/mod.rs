@@ -72,6 +72,15 @@ pub fn compile(spec: &Spec, id: &str, bundle: &Path, rootfs: &Path, options: Opt
     let linux = spec.linux().as_ref().context("/linux: is required")?;
     let process = spec.process().as_ref().context("process property must not be empty")?;
     let namespaces = namespaces::compile(linux)?;
+    let has_name = |name: &Option<String>| name.as_ref().is_some_and(|name| !name.is_empty());
+    if !namespaces.private(libc::CLONE_NEWUTS) {
+        if has_name(spec.hostname()) {
+            bail!("/hostname: unable to set hostname without a private UTS namespace");
+        }
+        if has_name(spec.domainname()) {
+            bail!("/domainname: unable to set domainname without a private UTS namespace");
+        }
+    }
     let hooks = spec.hooks().as_ref();
     let list = |hooks: Option<&Vec<Hook>>| hooks.cloned().unwrap_or_default();
     let own_devices = devices::compile(linux, spec.mounts().as_deref().unwrap_or_default())?;

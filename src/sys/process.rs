@@ -302,3 +302,10 @@ pub fn execveat(fd: BorrowedFd, args: &StringArray, env: &StringArray) -> Errno 
     };
     Errno::last()
 }
+
+/// Lets this process run on every processor that its cpuset allows, also beyond the 1024 of `cpu_set_t`.
+pub fn use_all_processors() -> Result<()> {
+    let all = [u64::MAX; 128];
+    // SAFETY: `all` is valid for reads of its size.
+    check(unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(&all), all.as_ptr()) }).map(drop)
+}

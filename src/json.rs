@@ -1,0 +1,152 @@
+//! JSON as users write it: which field a parse error is about, and names from the future.
+//!
+//! Runs only once parsing has failed, so it may take its time; the common case costs nothing.
+
+/// The JSON pointer of the innermost value that holds or ends at the byte `offset` of `text`; empty at the top.
+pub fn pointer_at(text: &[u8], offset: usize) -> String {
+    let mut path: Vec<Step> = Vec::new();
+    let mut at = 0;
+    let mut last_string = String::new();
+    while at < offset.min(text.len()) {
+        match text[at] {
+            b'{' => path.push(Step::Key(None)),
+            b'[' => path.push(Step::Index(0)),
+            b'}' | b']' => {
+                // A mistake that shows at the end of a container is the container's.
+                if at + 1 >= offset {
+                    break;
+                }
+                path.pop();
+            }
+            b'"' => {
+                let end = string_end(text, at);
+                last_string = String::from_utf8_lossy(&text[at + 1..end.min(text.len())]).into_owned();
+                at = end;
+            }
+            b':' => {
+                if let Some(Step::Key(key)) = path.last_mut() {
+                    *key = Some(std::mem::take(&mut last_string));
+                }
+            }
+            b',' => {
+                if at + 1 >= offset {
+                    break;
+                }
+                match path.last_mut() {
+                    Some(Step::Index(index)) => *index += 1,
+                    Some(Step::Key(key)) => *key = None,
+                    None => {}
+                }
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    // A container that is only just opened has nothing in it yet that could be wrong.
+    if at > 0 && matches!(text.get(at - 1), Some(b'[')) {
+        path.pop();
+    }
+    path.iter()
+        .map_while(|step| match step {
+            Step::Key(Some(key)) => Some(format!("/{}", key.replace('~', "~0").replace('/', "~1"))),
+            Step::Key(None) => None,
+            Step::Index(index) => Some(format!("/{index}")),
+        })
+        .collect()
+}
+
+enum Step {
+    Key(Option<String>),
+    Index(usize),
+}
+
+/// The offset of the closing quote of the string that opens at `start`.
+fn string_end(text: &[u8], start: usize) -> usize {
+    let mut at = start + 1;
+    while at < text.len() && text[at] != b'"' {
+        at += if text[at] == b'\\' { 2 } else { 1 };
+    }
+    at
+}
+
+/// The byte offset of a line and column, both from 1, as serde_json counts them.
+pub fn offset_of(text: &[u8], line: usize, column: usize) -> usize {
+    let start = text
+        .iter()
+        .enumerate()
+        .filter(|(_, byte)| **byte == b'\n')
+        .map(|(at, _)| at + 1)
+        .nth(line.wrapping_sub(2))
+        .unwrap_or(0);
+    (start + column).min(text.len())
+}
+
+/// Capability names that this build does not know, taken out: a newer engine may list them, and a capability that the
+/// kernel lacks cannot be granted anyway (spec: a warning, no error). Nothing if there is none.
+pub fn without_unknown_capabilities(text: &[u8]) -> Option<(Vec<u8>, Vec<String>)> {
+    let mut config: serde_json::Value = serde_json::from_slice(text).ok()?;
+    let mut dropped = Vec::new();
+    for pointer in ["/process/capabilities", "/capabilities"] {
+        let Some(sets) = config.pointer_mut(pointer).and_then(|sets| sets.as_object_mut()) else { continue };
+        for set in sets.values_mut().filter_map(serde_json::Value::as_array_mut) {
+            set.retain(|name| {
+                let Some(name) = name.as_str() else { return true };
+                let known = crate::plan::process::capability_bit(name) != 0;
+                // Only what looks like a capability: anything else is a mistake to be told.
+                let plausible = name.strip_prefix("CAP_").is_some_and(|rest| {
+                    !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
+                });
+                if !known && plausible {
+                    dropped.push(name.to_string());
+                }
+                known || !plausible
+            });
+        }
+    }
+    if dropped.is_empty() {
+        return None;
+    }
+    dropped.sort_unstable();
+    dropped.dedup();
+    Some((serde_json::to_vec(&config).ok()?, dropped))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pointer(text: &str) -> String {
+        let error = serde_json::from_str::<oci_spec::runtime::Spec>(text).err().unwrap();
+        pointer_at(text.as_bytes(), offset_of(text.as_bytes(), error.line(), error.column()))
+    }
+
+    #[test]
+    fn errors_lead_to_their_field() {
+        for (text, wanted) in [
+            (r#"{"ociVersion":"1.0.0","process":{"args":"sh"}}"#, "/process/args"),
+            (r#"{"process":{"cwd":"/","user":{"uid":-1}}}"#, "/process/user/uid"),
+            ("{\"process\":{\"cwd\":\"/\",\n\"args\":[\"a\",\n1]}}", "/process/args/1"),
+            (r#"{"linux":{"namespaces":[{"type":"pid"},{"type":"x"}]}}"#, "/linux/namespaces/1/type"),
+            (r#"{"linux":"x"}"#, "/linux"),
+            (r#"{"hostname":[]}"#, "/hostname"),
+        ] {
+            assert_eq!(pointer(text), wanted, "{text}");
+        }
+    }
+
+    #[test]
+    fn strings_do_not_confuse_it() {
+        let text = br#"{"a":"},{[\"","b/c":{"d":1}}"#;
+        assert_eq!(pointer_at(text, text.len() - 3), "/b~1c/d");
+    }
+
+    #[test]
+    fn only_capabilities_from_the_future_are_dropped() {
+        let text = br#"{"process":{"capabilities":{"bounding":["CAP_KILL","CAP_FUTURE"],"ambient":["rubbish"]}}}"#;
+        let (new, dropped) = without_unknown_capabilities(text).unwrap();
+        assert_eq!(dropped, ["CAP_FUTURE"]);
+        let new = String::from_utf8(new).unwrap();
+        assert!(new.contains("CAP_KILL") && new.contains("rubbish") && !new.contains("FUTURE"));
+        assert!(without_unknown_capabilities(br#"{"process":{"capabilities":{"bounding":["CAP_KILL"]}}}"#).is_none());
+    }
+}
