@@ -1,7 +1,135 @@
-//! naru, a low-level OCI container runtime.
+//! naru, a low-level OCI container runtime: command line in, one command, at most one error line, exit status out.
+//!
+//! Exit status: 0; 1 for every failure of the runtime, but 255 for `exec` (its callers tell it from the program's
+//! status by that) and 3 for an unknown command; the program's own for `run` and `exec` in the foreground.
 #![allow(dead_code)]
+
+mod cli;
+mod cmd;
 mod log;
 mod sys;
 mod time;
 
-fn main() {}
+use anyhow::Result;
+use cli::{Command, Global, Refusal, Request};
+use nix::errno::Errno;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+#[cfg(not(test))]
+#[global_allocator]
+static ALLOCATOR: sys::alloc::Allocator = sys::alloc::Allocator::new();
+
+fn main() -> ExitCode {
+    let argv: Vec<OsString> = std::env::args_os().collect();
+    let program = cli::program(argv.first().map_or(OsStr::new(""), |word| word));
+    match cli::parse(&argv) {
+        Ok(Request::Run { global, command, failure }) => run(&program, &global, command, failure),
+        Ok(Request::Help(text)) => print(&text),
+        Ok(Request::Version) => print(&cmd::version::text(&program)),
+        Err(refusal) => refuse(&refusal),
+    }
+}
+
+fn run(program: &str, global: &Global, command: Command, failure: u8) -> ExitCode {
+    if let Err(error) = log::init(global.log.as_deref(), global.log_format, global.debug) {
+        log::error(describe(&error));
+        return ExitCode::FAILURE;
+    }
+    // How runc begins the errors of the commands that start processes.
+    let context = match command {
+        Command::Create(_) => format!("{program} create failed: "),
+        Command::Run(_) => format!("{program} run failed: "),
+        Command::Exec(_) => "exec failed: ".to_owned(),
+        _ => String::new(),
+    };
+    dispatch(global, command).unwrap_or_else(|error| {
+        log::error(format_args!("{context}{}", describe(&error)));
+        ExitCode::from(failure)
+    })
+}
+
+fn dispatch(global: &Global, command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Create(args) => cmd::create::create(global, args),
+        Command::Run(args) => cmd::run::run(global, args),
+        Command::Start { id } => cmd::start::start(global, &id),
+        Command::State { id } => cmd::state::state(global, &id),
+        Command::Kill(args) => cmd::kill::kill(global, args),
+        Command::Delete { id, force } => cmd::delete::delete(global, &id, force),
+        Command::Exec(args) => cmd::exec::exec(global, args),
+        Command::List { format, quiet } => cmd::list::list(global, format, quiet),
+        Command::Ps(args) => cmd::ps::ps(global, args),
+        Command::Spec(_) => anyhow::bail!("not part of this build"),
+        Command::Features => anyhow::bail!("not part of this build"),
+    }
+}
+
+/// Prints the usage to stdout and the error where errors go.
+fn refuse(refusal: &Refusal) -> ExitCode {
+    let global = &refusal.global;
+    print(&refusal.usage);
+    match log::init(global.log.as_deref(), global.log_format, global.debug) {
+        Ok(()) => log::error(&refusal.message),
+        Err(error) => log::error(describe(&error)),
+    }
+    ExitCode::from(refusal.code)
+}
+
+/// Writes a text to stdout in one piece. A caller that does not read it is no failure.
+fn print(text: &str) -> ExitCode {
+    let _ = io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}
+
+/// The whole chain of an error in one line: `create state directory /run/naru/c1: EACCES: permission denied`.
+///
+/// Engines match the kernel's words in lower case, as Go prints them, so a cause with an errno is printed that way.
+fn describe(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain() {
+        let errno = match (cause.downcast_ref::<Errno>(), cause.downcast_ref::<io::Error>()) {
+            (Some(errno), _) => Some(*errno),
+            (None, Some(error)) => error.raw_os_error().map(Errno::from_raw),
+            (None, None) => None,
+        };
+        if !line.is_empty() {
+            line.push_str(": ");
+        }
+        match errno {
+            Some(errno) => {
+                let text = errno.desc();
+                let first = text.chars().next().map_or(0, char::len_utf8);
+                line.push_str(&format!("{errno:?}: {}{}", text[..first].to_lowercase(), &text[first..]));
+            }
+            None => line.push_str(&cause.to_string()),
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context;
+
+    #[test]
+    fn errors_carry_the_phrases_engines_match() {
+        // dockerd: permission denied => 126, no such file or directory => 127; the shim: no such process => NotFound.
+        for (errno, phrase) in [
+            (Errno::EACCES, "EACCES: permission denied"),
+            (Errno::EPERM, "EPERM: operation not permitted"),
+            (Errno::ENOENT, "ENOENT: no such file or directory"),
+            (Errno::ESRCH, "ESRCH: no such process"),
+            (Errno::EISDIR, "EISDIR: is a directory"),
+            (Errno::ENOTDIR, "ENOTDIR: not a directory"),
+        ] {
+            let raw = Err::<(), _>(errno).context("open /x").context("/process/args");
+            assert_eq!(describe(&raw.unwrap_err()), format!("/process/args: open /x: {phrase}"));
+            let std = Err::<(), _>(io::Error::from_raw_os_error(errno as i32)).context("open /x");
+            assert_eq!(describe(&std.unwrap_err()), format!("open /x: {phrase}"));
+        }
+        assert_eq!(describe(&anyhow::anyhow!("container does not exist")), "container does not exist");
+    }
+}

@@ -1,0 +1,362 @@
+//! The definitions: every command with its flags, for clap, and how their values become a [`Command`].
+//!
+//! The only place that knows a flag's name. No side effects; called by the parser.
+
+use super::words::{Words, parse_bool};
+use super::{Command, Create, Exec, Global, Kill, OutputFormat, Ps, Run, Spec};
+use crate::log::Format;
+use clap::builder::ValueParser;
+use clap::{Arg, ArgAction};
+use std::ffi::{OsStr, OsString};
+use std::path::{Component, Path, PathBuf};
+
+/// A command as clap and [`sort`](super::words::sort) need it.
+pub struct Definition {
+    pub name: &'static str,
+    pub about: &'static str,
+    /// Flags and positional arguments.
+    pub args: fn() -> Vec<Arg>,
+    /// Flags end at the first positional argument: what follows belongs to another program.
+    pub stops: bool,
+    /// Exit status if the runtime fails. Callers of `exec` tell it from the program's own by this.
+    pub failure: u8,
+    pub read: fn(&Words) -> Result<Command, String>,
+}
+
+/// Every command there is; one that is missing here is unknown in every respect, so that callers who probe for it
+/// (Podman and CRI-O run `checkpoint --help`) see that it is missing.
+pub const COMMANDS: &[Definition] = &[
+    Definition {
+        name: "create",
+        about: "create a container from a bundle and leave it before its start",
+        args: || {
+            let mut args = create_args();
+            args.push(id());
+            args
+        },
+        stops: false,
+        failure: 1,
+        read: |v| Ok(Command::Create(read_create(v)?)),
+    },
+    Definition {
+        name: "delete",
+        about: "remove a stopped container and everything made for it",
+        args: || vec![switch("force", "kill the container first if it is running").short('f'), id()],
+        stops: false,
+        failure: 1,
+        read: |v| Ok(Command::Delete { id: read_id(v), force: v.switch("force") }),
+    },
+    Definition {
+        name: "exec",
+        about: "run another process in a container",
+        args: exec_args,
+        stops: true,
+        failure: 255,
+        read: read_exec,
+    },
+    Definition {
+        name: "features",
+        about: "print what this runtime can do, as JSON",
+        args: Vec::new,
+        stops: false,
+        failure: 1,
+        read: |_| Ok(Command::Features),
+    },
+    Definition {
+        name: "kill",
+        about: "send a signal (SIGTERM) to the init process of a container",
+        args: || {
+            vec![
+                switch("all", "accepted for old callers").short('a').hide(true),
+                id(),
+                word("signal", "name or number"),
+            ]
+        },
+        stops: true,
+        failure: 1,
+        read: |v| {
+            let signal = v.positional.get(1).filter(|signal| !signal.is_empty());
+            Ok(Command::Kill(Kill {
+                id: read_id(v),
+                signal: signal.map(|signal| signal.to_string_lossy().into_owned()),
+                all: v.switch("all"),
+            }))
+        },
+    },
+    Definition {
+        name: "list",
+        about: "list the containers of a root",
+        args: || vec![format(), switch("quiet", "print ids only").short('q')],
+        stops: false,
+        failure: 1,
+        read: |v| Ok(Command::List { format: read_format(v)?, quiet: v.switch("quiet") }),
+    },
+    Definition {
+        name: "ps",
+        about: "list the processes in a container",
+        args: || vec![format(), id(), word("args", "options of ps(1)").num_args(0..)],
+        stops: true,
+        failure: 1,
+        read: |v| Ok(Command::Ps(Ps { id: read_id(v), format: read_format(v)?, args: rest(v) })),
+    },
+    Definition {
+        name: "run",
+        about: "create and start a container, wait for its end and remove it",
+        args: || {
+            let mut args = create_args();
+            args.push(switch("detach", "return when the container runs").short('d'));
+            args.push(switch("keep", "do not delete the container at its end"));
+            args.push(switch("no-subreaper", "leave orphans of the container to the caller"));
+            args.push(id());
+            args
+        },
+        stops: false,
+        failure: 1,
+        read: |v| {
+            Ok(Command::Run(Run {
+                create: read_create(v)?,
+                detach: v.switch("detach"),
+                keep: v.switch("keep"),
+                no_subreaper: v.switch("no-subreaper"),
+            }))
+        },
+    },
+    Definition {
+        name: "spec",
+        about: "write a config.json to begin with",
+        args: || {
+            vec![
+                value("bundle", "directory to write to (default: the current directory)").short('b'),
+                switch("rootless", "for a caller without privileges"),
+            ]
+        },
+        stops: false,
+        failure: 1,
+        read: |v| Ok(Command::Spec(Spec { bundle: path(v, "bundle"), rootless: v.switch("rootless") })),
+    },
+    Definition {
+        name: "start",
+        about: "let the program of a created container run",
+        args: || vec![id()],
+        stops: false,
+        failure: 1,
+        read: |v| Ok(Command::Start { id: read_id(v) }),
+    },
+    Definition {
+        name: "state",
+        about: "print the state of a container, as JSON",
+        args: || vec![id()],
+        stops: false,
+        failure: 1,
+        read: |v| Ok(Command::State { id: read_id(v) }),
+    },
+];
+
+/// Flags that stand before the command.
+pub fn global_args() -> Vec<Arg> {
+    vec![
+        switch("debug", "log at debug level"),
+        value("log", "file to append the log to (default: stderr)"),
+        value("log-format", "form of the log: text (default) or json"),
+        value("root", "directory of all container states; should be on a tmpfs"),
+        switch("systemd-cgroup", "let systemd manage cgroups; cgroupsPath is then slice:prefix:name"),
+        value("rootless", "ignore cgroup permission errors: true, false or auto (default)"),
+        // runc took it until 1.3; old engines still send it.
+        value("criu", "accepted for old callers").hide(true),
+        switch("help", "print help").short('h'),
+        switch("version", "print the version").short('v').short_alias('V'),
+    ]
+}
+
+fn create_args() -> Vec<Arg> {
+    vec![
+        value("bundle", "bundle directory (default: the current directory)").short('b'),
+        value("console-socket", "unix socket that gets the master of the terminal"),
+        value("pidfd-socket", "unix socket that gets a pidfd of the init process"),
+        value("pid-file", "file to write the pid of the init process to"),
+        switch("no-pivot", "move the root instead of pivot_root, for a rootfs on a ramdisk"),
+        switch("no-new-keyring", "keep the session keyring of the caller"),
+        value("preserve-fds", "file descriptors to hand on after stdio and $LISTEN_FDS"),
+    ]
+}
+
+fn exec_args() -> Vec<Arg> {
+    vec![
+        value("console-socket", "unix socket that gets the master of the terminal"),
+        value("pidfd-socket", "unix socket that gets a pidfd of the process"),
+        value("cwd", "working directory in the container"),
+        list("env", "variable to add, NAME=value").short('e'),
+        switch("tty", "give the process a terminal").short('t'),
+        value("user", "UID[:GID] of the process").short('u'),
+        list("additional-gids", "group id to add").short('g'),
+        value("process", "file with the process as JSON").short('p'),
+        switch("detach", "return when the process runs").short('d'),
+        value("pid-file", "file to write the pid of the process to"),
+        value("process-label", "SELinux label of the process"),
+        value("apparmor", "AppArmor profile of the process"),
+        switch("no-new-privs", "set no_new_privs for the process"),
+        list("cap", "capability to add").short('c'),
+        value("preserve-fds", "file descriptors to hand on after stdio and $LISTEN_FDS"),
+        list("cgroup", "existing cgroup below the container's, [CONTROLLER,..:]PATH"),
+        switch("ignore-paused", "go on although the container is paused"),
+        id(),
+        word("command", "program and its arguments").num_args(0..),
+    ]
+}
+
+fn value(name: &'static str, help: &'static str) -> Arg {
+    word(name, help).long(name).value_name("value").action(ArgAction::Set)
+}
+
+fn list(name: &'static str, help: &'static str) -> Arg {
+    word(name, help).long(name).value_name("value").action(ArgAction::Append)
+}
+
+/// Values are stored as they came: no encoding is asked of paths and arguments.
+fn word(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).help(help).value_parser(ValueParser::os_string())
+}
+
+/// A flag without a value.
+pub fn switch(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).help(help).action(ArgAction::SetTrue)
+}
+
+fn format() -> Arg {
+    value("format", "table (default) or json").short('f')
+}
+
+fn id() -> Arg {
+    word("container-id", "name of the container, unique under its root").required(true)
+}
+
+/// The last value of a flag. Callers pass an empty value where they mean none, as runc takes it.
+fn last(words: &Words, name: &str) -> Option<OsString> {
+    words.value(name).filter(|value| !value.is_empty()).map(OsStr::to_owned)
+}
+
+fn path(words: &Words, name: &str) -> Option<PathBuf> {
+    last(words, name).map(PathBuf::from)
+}
+
+fn text(words: &Words, name: &str) -> Result<Option<String>, String> {
+    words.value(name).filter(|value| !value.is_empty()).map(|value| utf8(name, value)).transpose()
+}
+
+fn texts(words: &Words, name: &str) -> Result<Vec<String>, String> {
+    words.values(name).map(|value| utf8(name, value)).collect()
+}
+
+fn utf8(name: &str, value: &OsStr) -> Result<String, String> {
+    value.to_str().map(str::to_owned).ok_or_else(|| invalid(name, value))
+}
+
+fn number(name: &str, value: &OsStr) -> Result<u32, String> {
+    value.to_str().and_then(|text| text.parse().ok()).ok_or_else(|| invalid(name, value))
+}
+
+fn invalid(name: &str, value: &OsStr) -> String {
+    format!("invalid value {:?} for flag -{name}: parse error", value.to_string_lossy())
+}
+
+/// The first positional word, which the parser has checked to be an id.
+fn read_id(words: &Words) -> String {
+    words.positional.first().map(|id| id.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// The words after the id.
+fn rest(words: &Words) -> Vec<OsString> {
+    words.positional.iter().skip(1).map(|word| (*word).to_owned()).collect()
+}
+
+fn read_format(words: &Words) -> Result<OutputFormat, String> {
+    match text(words, "format")?.as_deref() {
+        None | Some("table") => Ok(OutputFormat::Table),
+        Some("json") => Ok(OutputFormat::Json),
+        Some(_) => Err("invalid format option".to_owned()),
+    }
+}
+
+fn read_preserve_fds(words: &Words) -> Result<u32, String> {
+    last(words, "preserve-fds").map_or(Ok(0), |value| number("preserve-fds", &value))
+}
+
+fn read_create(words: &Words) -> Result<Create, String> {
+    Ok(Create {
+        id: read_id(words),
+        bundle: path(words, "bundle"),
+        console_socket: path(words, "console-socket"),
+        pidfd_socket: path(words, "pidfd-socket"),
+        pid_file: path(words, "pid-file"),
+        no_pivot: words.switch("no-pivot"),
+        no_new_keyring: words.switch("no-new-keyring"),
+        preserve_fds: read_preserve_fds(words)?,
+    })
+}
+
+fn read_exec(words: &Words) -> Result<Command, String> {
+    let gids = words.values("additional-gids").map(|gid| number("additional-gids", gid));
+    Ok(Command::Exec(Exec {
+        id: read_id(words),
+        args: rest(words),
+        console_socket: path(words, "console-socket"),
+        pidfd_socket: path(words, "pidfd-socket"),
+        cwd: text(words, "cwd")?,
+        env: words.values("env").map(OsStr::to_owned).collect(),
+        tty: words.switch("tty"),
+        user: text(words, "user")?,
+        additional_gids: gids.collect::<Result<_, _>>()?,
+        process: path(words, "process"),
+        detach: words.switch("detach"),
+        pid_file: path(words, "pid-file"),
+        process_label: text(words, "process-label")?,
+        apparmor: text(words, "apparmor")?,
+        no_new_privs: words.switch_if_given("no-new-privs"),
+        caps: texts(words, "cap")?,
+        preserve_fds: read_preserve_fds(words)?,
+        cgroups: texts(words, "cgroup")?,
+        ignore_paused: words.switch("ignore-paused"),
+    }))
+}
+
+/// Reads the flags before the command.
+///
+/// # Errors
+/// A value of the wrong form.
+pub fn read_global(words: &Words) -> Result<Global, String> {
+    Ok(Global {
+        root: words.value("root").map(absolute).transpose()?,
+        log: path(words, "log"),
+        log_format: match text(words, "log-format")?.as_deref() {
+            None | Some("text") => Format::Text,
+            Some("json") => Format::Json,
+            Some(other) => return Err(format!("invalid log-format: {other}")),
+        },
+        debug: words.switch("debug"),
+        systemd_cgroup: words.switch("systemd-cgroup"),
+        rootless: match text(words, "rootless")? {
+            Some(value) if !value.eq_ignore_ascii_case("auto") => {
+                Some(parse_bool(&value).ok_or_else(|| invalid("rootless", OsStr::new(&value)))?)
+            }
+            _ => None,
+        },
+    })
+}
+
+/// `--root` as an absolute path without `.` and `..`, resolved as text like runc does.
+fn absolute(root: &OsStr) -> Result<PathBuf, String> {
+    let refuse = || "Option --root argument should not be set to /".to_owned();
+    if root.is_empty() {
+        return Err(refuse());
+    }
+    let path = std::path::absolute(root).map_err(|error| format!("make --root absolute: {error}"))?;
+    let mut clean = PathBuf::from("/");
+    for part in path.components() {
+        match part {
+            Component::ParentDir => drop(clean.pop()),
+            Component::Normal(name) => clean.push(name),
+            _ => {}
+        }
+    }
+    if clean == Path::new("/") { Err(refuse()) } else { Ok(clean) }
+}

@@ -1,0 +1,13 @@
+//! One file a command. Each takes the global flags and its own, prints its result to stdout and returns the exit
+//! status; `main` prints an error it returns.
+
+pub mod create;
+pub mod delete;
+pub mod exec;
+pub mod kill;
+pub mod list;
+pub mod ps;
+pub mod run;
+pub mod start;
+pub mod state;
+pub mod version;
