@@ -62,7 +62,7 @@ fn dispatch(global: &Global, command: Command) -> Result<ExitCode> {
         Command::List { format, quiet } => cmd::list::list(global, format, quiet),
         Command::Ps(args) => cmd::ps::ps(global, args),
         Command::Spec(_) => anyhow::bail!("not part of this build"),
-        Command::Features => anyhow::bail!("not part of this build"),
+        Command::Features => cmd::features::features(),
     }
 }
 
