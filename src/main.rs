@@ -61,7 +61,7 @@ fn dispatch(global: &Global, command: Command) -> Result<ExitCode> {
         Command::Exec(args) => cmd::exec::exec(global, args),
         Command::List { format, quiet } => cmd::list::list(global, format, quiet),
         Command::Ps(args) => cmd::ps::ps(global, args),
-        Command::Spec(_) => anyhow::bail!("not part of this build"),
+        Command::Spec(args) => cmd::spec::spec(args),
         Command::Features => cmd::features::features(),
     }
 }

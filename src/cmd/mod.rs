@@ -9,6 +9,7 @@ pub mod kill;
 pub mod list;
 pub mod ps;
 pub mod run;
+pub mod spec;
 pub mod start;
 pub mod state;
 pub mod version;
