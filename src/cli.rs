@@ -1,19 +1,17 @@
 //! The command line: runc's global flags and commands, their definitions for clap and the values they become.
 //!
-//! No logic and no side effects: what a flag does is the business of its command. clap holds the definitions (help,
-//! man pages and completions come from them) and stores the values; [`words`] first turns what callers write into
-//! the one form clap takes, because runc's rules are Go's. Only the definitions of the command that runs are built.
-//! Called by `main`.
+//! No logic and no side effects: what a flag does is the business of its command. clap holds the definitions, and help,
+//! man pages and completions come from it; [`words`] sorts what callers write by these definitions, because runc's
+//! rules are Go's. Only the definitions of the command that runs are built. Called by `main`.
 
 mod definitions;
 mod words;
 
 use crate::log::Format;
-use clap::Arg;
-use definitions::{COMMANDS, Definition, Values, global_args, switch};
+use definitions::{COMMANDS, Definition, global_args, read_global, switch};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
-use words::{Scan, scan};
+use words::{check_count, check_id, sort};
 
 /// Flags that stand before the command.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -35,6 +33,7 @@ pub struct Global {
 /// A command with its flags. An id is not checked here beyond being there.
 #[derive(Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
+#[expect(clippy::large_enum_variant, reason = "there is one in a process")]
 pub enum Command {
     Create(Create),
     Run(Run),
@@ -169,6 +168,7 @@ pub enum OutputFormat {
 
 /// What the command line asks for.
 #[derive(Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "there is one in a process")]
 pub enum Request {
     /// Run this command.
     Run {
@@ -202,74 +202,54 @@ pub struct Refusal {
 ///
 /// # Errors
 /// A [`Refusal`] for a command or flag that does not exist, a wrong number of arguments or a value of the wrong form.
-pub fn parse(argv: Vec<OsString>) -> Result<Request, Refusal> {
-    let argv0 = argv.first().cloned().unwrap_or_default();
-    let program = program(&argv0);
+pub fn parse(argv: &[OsString]) -> Result<Request, Refusal> {
+    let words: Vec<&OsStr> = argv.iter().map(OsString::as_os_str).collect();
+    let (argv0, words) =
+        words.split_first().map_or((OsStr::new(""), &words[..]), |(argv0, rest)| (*argv0, rest));
+    let program = program(argv0);
     let global_args = global_args();
-    let mut before = scan(argv.get(1..).unwrap_or_default(), &global_args, true)
+    let before = sort(words, &global_args, true)
         .map_err(|message| misused(Global::default(), message, &help(&program, None)))?;
-    if before.has("--help") {
+    if before.switch("help") {
         return Ok(Request::Help(help(&program, None)));
     }
-    if before.has("--version") {
+    if before.switch("version") {
         return Ok(Request::Version);
     }
-    let words = std::mem::take(&mut before.positional);
     // `help` and `h` take the name of a command, as in runc.
-    let asks_help = words.first().is_some_and(|word| word == "help" || word == "h");
-    let Some((command, rest)) = words[usize::from(asks_help)..].split_first() else {
+    let asks_help = before.positional.first().is_some_and(|word| *word == "help" || *word == "h");
+    let Some((command, rest)) = before.positional[usize::from(asks_help)..].split_first() else {
         return Ok(Request::Help(help(&program, None)));
     };
-    let Some(definition) = COMMANDS.iter().find(|definition| *command == *definition.name) else {
+    let global = read_global(&before).map_err(|message| refused(Global::default(), message))?;
+    let Some(definition) = COMMANDS.iter().find(|definition| *command == definition.name) else {
         let message = format!("No help topic for '{}'", command.to_string_lossy());
-        return Err(Refusal { code: 3, ..refused(global(before, global_args)?, message) });
+        return Err(Refusal { code: 3, ..refused(global, message) });
     };
     let help = || help(&program, Some(definition));
     if asks_help {
         return Ok(Request::Help(help()));
     }
     let args = (definition.args)();
-    let after = match scan(rest, &args, definition.stops) {
+    let after = match sort(rest, &args, definition.stops) {
         Ok(after) => after,
-        Err(message) => return Err(misused(global(before, global_args)?, message, &help())),
+        Err(message) => return Err(misused(global, message, &help())),
     };
-    if after.has("--help") {
+    if after.switch("help") {
         return Ok(Request::Help(help()));
     }
-    if let Some(wrong) = count(&after.positional, &args) {
+    if let Err(wrong) = check_count(&after) {
         let message = format!("{}: {:?} {wrong}", argv0.to_string_lossy(), definition.name);
         let usage = format!("Incorrect Usage.\n\n{}", help());
-        return Err(Refusal { usage, ..refused(global(before, global_args)?, message) });
+        return Err(Refusal { usage, ..refused(global, message) });
     }
-    let mut values = store(before, after, global_args, args)?;
-    let global = values.global().map_err(|message| refused(Global::default(), message))?;
-    match (definition.read)(&mut values) {
+    if let Err(message) = check_id(&after) {
+        return Err(Refusal { code: definition.failure, ..refused(global, message) });
+    }
+    match (definition.read)(&after) {
         Ok(command) => Ok(Request::Run { global, command, failure: definition.failure }),
-        Err(message) => Err(Refusal { code: definition.failure, ..refused(global, message) }),
+        Err(message) => Err(misused(global, message, &help())),
     }
-}
-
-/// The values of both halves. One flat command for clap, because it need not tell them apart any more.
-fn store(before: Scan, after: Scan, global_args: Vec<Arg>, args: Vec<Arg>) -> Result<Values, Refusal> {
-    let mut words = before.flags;
-    let off = after.off;
-    words.extend(after.flags);
-    words.push("--".into());
-    words.extend(after.positional);
-    plain_command("naru")
-        .no_binary_name(true)
-        .args_override_self(true)
-        .args(global_args.into_iter().chain(args))
-        .try_get_matches_from(words)
-        .map(|given| Values { given, off })
-        // `scan` let nothing through that clap refuses; should it, its words are better than none.
-        .map_err(|error| refused(Global::default(), error.to_string()))
-}
-
-/// The global flags alone, for a refusal of what follows them.
-fn global(before: Scan, global_args: Vec<Arg>) -> Result<Global, Refusal> {
-    let mut values = store(before, Scan::default(), global_args, Vec::new())?;
-    values.global().map_err(|message| refused(Global::default(), message))
 }
 
 fn refused(global: Global, message: String) -> Refusal {
@@ -279,22 +259,6 @@ fn refused(global: Global, message: String) -> Refusal {
 /// Refused for its words: the help goes with it.
 fn misused(global: Global, message: String, help: &str) -> Refusal {
     Refusal { usage: format!("Incorrect Usage: {message}\n\n{help}"), ..refused(global, message) }
-}
-
-/// What is wrong with the number of positional arguments, in runc's words.
-fn count(positional: &[OsString], args: &[Arg]) -> Option<String> {
-    let places = args.iter().filter(|arg| arg.is_positional());
-    let (mut least, mut most) = (0, 0_usize);
-    for place in places {
-        least += usize::from(place.is_required_set());
-        most = most.saturating_add(place.get_num_args().map_or(1, |range| range.max_values()));
-    }
-    match positional.len() {
-        given if given >= least && given <= most => None,
-        _ if least == most => Some(format!("requires exactly {least} argument(s)")),
-        given if given < least => Some(format!("requires a minimum of {least} argument(s)")),
-        _ => Some(format!("requires a maximum of {most} argument(s)")),
-    }
 }
 
 /// The name the program was called by. It shows in messages that callers match (`runc version `).

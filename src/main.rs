@@ -41,7 +41,7 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let program = cli::program(argv.first().map_or(OsStr::new(""), |word| word));
-    match cli::parse(argv) {
+    match cli::parse(&argv) {
         Ok(Request::Run { global, command, failure }) => run(&program, &global, command, failure),
         Ok(Request::Help(text)) => print(&text),
         Ok(Request::Version) => print(&cmd::version::text(&program)),
@@ -78,7 +78,8 @@ fn dispatch(global: &Global, command: Command) -> Result<ExitCode> {
         Command::Exec(args) => cmd::exec::exec(global, args),
         Command::List { format, quiet } => cmd::list::list(global, format, quiet),
         Command::Ps(args) => cmd::ps::ps(global, args),
-        Command::Spec(_) | Command::Features => todo!(),
+        Command::Spec(args) => cmd::spec::spec(args),
+        Command::Features => cmd::features::features(),
     }
 }
 

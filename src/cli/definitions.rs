@@ -2,15 +2,15 @@
 //!
 //! The only place that knows a flag's name. No side effects; called by the parser.
 
-use super::words::parse_bool;
+use super::words::{Words, parse_bool};
 use super::{Command, Create, Exec, Global, Kill, OutputFormat, Ps, Run, Spec};
 use crate::log::Format;
 use clap::builder::ValueParser;
-use clap::{Arg, ArgAction, ArgMatches};
+use clap::{Arg, ArgAction};
 use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path, PathBuf};
 
-/// A command as clap and [`scan`] need it.
+/// A command as clap and [`sort`](super::words::sort) need it.
 pub struct Definition {
     pub name: &'static str,
     pub about: &'static str,
@@ -20,7 +20,7 @@ pub struct Definition {
     pub stops: bool,
     /// Exit status if the runtime fails. Callers of `exec` tell it from the program's own by this.
     pub failure: u8,
-    pub read: fn(&mut Values) -> Result<Command, String>,
+    pub read: fn(&Words) -> Result<Command, String>,
 }
 
 /// Every command there is; one that is missing here is unknown in every respect, so that callers who probe for it
@@ -36,7 +36,7 @@ pub const COMMANDS: &[Definition] = &[
         },
         stops: false,
         failure: 1,
-        read: |v| Ok(Command::Create(v.create()?)),
+        read: |v| Ok(Command::Create(read_create(v)?)),
     },
     Definition {
         name: "delete",
@@ -44,7 +44,7 @@ pub const COMMANDS: &[Definition] = &[
         args: || vec![switch("force", "kill the container first if it is running").short('f'), id()],
         stops: false,
         failure: 1,
-        read: |v| Ok(Command::Delete { id: v.id()?, force: v.switch("force") }),
+        read: |v| Ok(Command::Delete { id: read_id(v), force: v.switch("force") }),
     },
     Definition {
         name: "exec",
@@ -75,8 +75,12 @@ pub const COMMANDS: &[Definition] = &[
         stops: true,
         failure: 1,
         read: |v| {
-            let all = v.switch("all");
-            Ok(Command::Kill(Kill { id: v.id()?, signal: v.text("signal")?, all }))
+            let signal = v.positional.get(1).filter(|signal| !signal.is_empty());
+            Ok(Command::Kill(Kill {
+                id: read_id(v),
+                signal: signal.map(|signal| signal.to_string_lossy().into_owned()),
+                all: v.switch("all"),
+            }))
         },
     },
     Definition {
@@ -85,7 +89,7 @@ pub const COMMANDS: &[Definition] = &[
         args: || vec![format(), switch("quiet", "print ids only").short('q')],
         stops: false,
         failure: 1,
-        read: |v| Ok(Command::List { format: v.format()?, quiet: v.switch("quiet") }),
+        read: |v| Ok(Command::List { format: read_format(v)?, quiet: v.switch("quiet") }),
     },
     Definition {
         name: "ps",
@@ -93,7 +97,7 @@ pub const COMMANDS: &[Definition] = &[
         args: || vec![format(), id(), word("args", "options of ps(1)").num_args(0..)],
         stops: true,
         failure: 1,
-        read: |v| Ok(Command::Ps(Ps { id: v.id()?, format: v.format()?, args: v.list("args") })),
+        read: |v| Ok(Command::Ps(Ps { id: read_id(v), format: read_format(v)?, args: rest(v) })),
     },
     Definition {
         name: "run",
@@ -110,7 +114,7 @@ pub const COMMANDS: &[Definition] = &[
         failure: 1,
         read: |v| {
             Ok(Command::Run(Run {
-                create: v.create()?,
+                create: read_create(v)?,
                 detach: v.switch("detach"),
                 keep: v.switch("keep"),
                 no_subreaper: v.switch("no-subreaper"),
@@ -128,7 +132,7 @@ pub const COMMANDS: &[Definition] = &[
         },
         stops: false,
         failure: 1,
-        read: |v| Ok(Command::Spec(Spec { bundle: v.path("bundle"), rootless: v.switch("rootless") })),
+        read: |v| Ok(Command::Spec(Spec { bundle: path(v, "bundle"), rootless: v.switch("rootless") })),
     },
     Definition {
         name: "start",
@@ -136,7 +140,7 @@ pub const COMMANDS: &[Definition] = &[
         args: || vec![id()],
         stops: false,
         failure: 1,
-        read: |v| Ok(Command::Start { id: v.id()? }),
+        read: |v| Ok(Command::Start { id: read_id(v) }),
     },
     Definition {
         name: "state",
@@ -144,7 +148,7 @@ pub const COMMANDS: &[Definition] = &[
         args: || vec![id()],
         stops: false,
         failure: 1,
-        read: |v| Ok(Command::State { id: v.id()? }),
+        read: |v| Ok(Command::State { id: read_id(v) }),
     },
 ];
 
@@ -200,30 +204,6 @@ fn exec_args() -> Vec<Arg> {
     ]
 }
 
-fn read_exec(v: &mut Values) -> Result<Command, String> {
-    Ok(Command::Exec(Exec {
-        id: v.id()?,
-        args: v.list("command"),
-        console_socket: v.path("console-socket"),
-        pidfd_socket: v.path("pidfd-socket"),
-        cwd: v.text("cwd")?,
-        env: v.list("env"),
-        tty: v.switch("tty"),
-        user: v.text("user")?,
-        additional_gids: v.numbers("additional-gids")?,
-        process: v.path("process"),
-        detach: v.switch("detach"),
-        pid_file: v.path("pid-file"),
-        process_label: v.text("process-label")?,
-        apparmor: v.text("apparmor")?,
-        no_new_privs: v.switch_if_given("no-new-privs"),
-        caps: v.texts("cap")?,
-        preserve_fds: v.number("preserve-fds")?,
-        cgroups: v.texts("cgroup")?,
-        ignore_paused: v.switch("ignore-paused"),
-    }))
-}
-
 fn value(name: &'static str, help: &'static str) -> Arg {
     word(name, help).long(name).value_name("value").action(ArgAction::Set)
 }
@@ -250,108 +230,25 @@ fn id() -> Arg {
     word("container-id", "name of the container, unique under its root").required(true)
 }
 
-/// Values of one command line. A name that the command does not define is a mistake in a definition above; the
-/// tests run every `read`.
-pub struct Values {
-    pub given: ArgMatches,
-    /// Switches that were turned off in words.
-    pub off: Vec<OsString>,
+/// The last value of a flag. Callers pass an empty value where they mean none, as runc takes it.
+fn last(words: &Words, name: &str) -> Option<OsString> {
+    words.value(name).filter(|value| !value.is_empty()).map(OsStr::to_owned)
 }
 
-impl Values {
-    fn switch(&self, name: &str) -> bool {
-        self.given.get_flag(name)
-    }
-
-    /// A switch that means something else when it is not given than when it is off.
-    fn switch_if_given(&self, name: &str) -> Option<bool> {
-        let off = || self.off.iter().any(|off| off == name).then_some(false);
-        self.switch(name).then_some(true).or_else(off)
-    }
-
-    fn os(&mut self, name: &str) -> Option<OsString> {
-        // Callers pass an empty value where they mean none, as runc takes it.
-        self.given.remove_one::<OsString>(name).filter(|value| !value.is_empty())
-    }
-
-    fn path(&mut self, name: &str) -> Option<PathBuf> {
-        self.os(name).map(PathBuf::from)
-    }
-
-    fn text(&mut self, name: &str) -> Result<Option<String>, String> {
-        self.os(name).map(|value| text(name, value)).transpose()
-    }
-
-    fn list(&mut self, name: &str) -> Vec<OsString> {
-        self.given.remove_many::<OsString>(name).map(Iterator::collect).unwrap_or_default()
-    }
-
-    fn texts(&mut self, name: &str) -> Result<Vec<String>, String> {
-        self.list(name).into_iter().map(|value| text(name, value)).collect()
-    }
-
-    fn number(&mut self, name: &str) -> Result<u32, String> {
-        self.os(name).map_or(Ok(0), |value| number(name, &value))
-    }
-
-    fn numbers(&mut self, name: &str) -> Result<Vec<u32>, String> {
-        self.list(name).iter().map(|value| number(name, value)).collect()
-    }
-
-    fn id(&mut self) -> Result<String, String> {
-        match self.given.remove_one::<OsString>("container-id") {
-            Some(id) if !id.is_empty() => {
-                id.into_string().map_err(|_| "invalid container ID format".to_owned())
-            }
-            _ => Err("container id cannot be empty".to_owned()),
-        }
-    }
-
-    fn format(&mut self) -> Result<OutputFormat, String> {
-        match self.text("format")?.as_deref() {
-            None | Some("table") => Ok(OutputFormat::Table),
-            Some("json") => Ok(OutputFormat::Json),
-            Some(_) => Err("invalid format option".to_owned()),
-        }
-    }
-
-    fn create(&mut self) -> Result<Create, String> {
-        Ok(Create {
-            id: self.id()?,
-            bundle: self.path("bundle"),
-            console_socket: self.path("console-socket"),
-            pidfd_socket: self.path("pidfd-socket"),
-            pid_file: self.path("pid-file"),
-            no_pivot: self.switch("no-pivot"),
-            no_new_keyring: self.switch("no-new-keyring"),
-            preserve_fds: self.number("preserve-fds")?,
-        })
-    }
-
-    /// The flags before the command.
-    pub fn global(&mut self) -> Result<Global, String> {
-        Ok(Global {
-            root: self.given.remove_one::<OsString>("root").map(|root| absolute(&root)).transpose()?,
-            log: self.path("log"),
-            log_format: match self.text("log-format")?.as_deref() {
-                None | Some("text") => Format::Text,
-                Some("json") => Format::Json,
-                Some(other) => return Err(format!("invalid log-format: {other}")),
-            },
-            debug: self.switch("debug"),
-            systemd_cgroup: self.switch("systemd-cgroup"),
-            rootless: match self.text("rootless")? {
-                Some(value) if !value.eq_ignore_ascii_case("auto") => {
-                    Some(parse_bool(&value).ok_or_else(|| invalid("rootless", OsStr::new(&value)))?)
-                }
-                _ => None,
-            },
-        })
-    }
+fn path(words: &Words, name: &str) -> Option<PathBuf> {
+    last(words, name).map(PathBuf::from)
 }
 
-fn text(name: &str, value: OsString) -> Result<String, String> {
-    value.into_string().map_err(|value| invalid(name, &value))
+fn text(words: &Words, name: &str) -> Result<Option<String>, String> {
+    words.value(name).filter(|value| !value.is_empty()).map(|value| utf8(name, value)).transpose()
+}
+
+fn texts(words: &Words, name: &str) -> Result<Vec<String>, String> {
+    words.values(name).map(|value| utf8(name, value)).collect()
+}
+
+fn utf8(name: &str, value: &OsStr) -> Result<String, String> {
+    value.to_str().map(str::to_owned).ok_or_else(|| invalid(name, value))
 }
 
 fn number(name: &str, value: &OsStr) -> Result<u32, String> {
@@ -360,6 +257,90 @@ fn number(name: &str, value: &OsStr) -> Result<u32, String> {
 
 fn invalid(name: &str, value: &OsStr) -> String {
     format!("invalid value {:?} for flag -{name}: parse error", value.to_string_lossy())
+}
+
+/// The first positional word, which the parser has checked to be an id.
+fn read_id(words: &Words) -> String {
+    words.positional.first().map(|id| id.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// The words after the id.
+fn rest(words: &Words) -> Vec<OsString> {
+    words.positional.iter().skip(1).map(|word| (*word).to_owned()).collect()
+}
+
+fn read_format(words: &Words) -> Result<OutputFormat, String> {
+    match text(words, "format")?.as_deref() {
+        None | Some("table") => Ok(OutputFormat::Table),
+        Some("json") => Ok(OutputFormat::Json),
+        Some(_) => Err("invalid format option".to_owned()),
+    }
+}
+
+fn read_preserve_fds(words: &Words) -> Result<u32, String> {
+    last(words, "preserve-fds").map_or(Ok(0), |value| number("preserve-fds", &value))
+}
+
+fn read_create(words: &Words) -> Result<Create, String> {
+    Ok(Create {
+        id: read_id(words),
+        bundle: path(words, "bundle"),
+        console_socket: path(words, "console-socket"),
+        pidfd_socket: path(words, "pidfd-socket"),
+        pid_file: path(words, "pid-file"),
+        no_pivot: words.switch("no-pivot"),
+        no_new_keyring: words.switch("no-new-keyring"),
+        preserve_fds: read_preserve_fds(words)?,
+    })
+}
+
+fn read_exec(words: &Words) -> Result<Command, String> {
+    let gids = words.values("additional-gids").map(|gid| number("additional-gids", gid));
+    Ok(Command::Exec(Exec {
+        id: read_id(words),
+        args: rest(words),
+        console_socket: path(words, "console-socket"),
+        pidfd_socket: path(words, "pidfd-socket"),
+        cwd: text(words, "cwd")?,
+        env: words.values("env").map(OsStr::to_owned).collect(),
+        tty: words.switch("tty"),
+        user: text(words, "user")?,
+        additional_gids: gids.collect::<Result<_, _>>()?,
+        process: path(words, "process"),
+        detach: words.switch("detach"),
+        pid_file: path(words, "pid-file"),
+        process_label: text(words, "process-label")?,
+        apparmor: text(words, "apparmor")?,
+        no_new_privs: words.switch_if_given("no-new-privs"),
+        caps: texts(words, "cap")?,
+        preserve_fds: read_preserve_fds(words)?,
+        cgroups: texts(words, "cgroup")?,
+        ignore_paused: words.switch("ignore-paused"),
+    }))
+}
+
+/// Reads the flags before the command.
+///
+/// # Errors
+/// A value of the wrong form.
+pub fn read_global(words: &Words) -> Result<Global, String> {
+    Ok(Global {
+        root: words.value("root").map(absolute).transpose()?,
+        log: path(words, "log"),
+        log_format: match text(words, "log-format")?.as_deref() {
+            None | Some("text") => Format::Text,
+            Some("json") => Format::Json,
+            Some(other) => return Err(format!("invalid log-format: {other}")),
+        },
+        debug: words.switch("debug"),
+        systemd_cgroup: words.switch("systemd-cgroup"),
+        rootless: match text(words, "rootless")? {
+            Some(value) if !value.eq_ignore_ascii_case("auto") => {
+                Some(parse_bool(&value).ok_or_else(|| invalid("rootless", OsStr::new(&value)))?)
+            }
+            _ => None,
+        },
+    })
 }
 
 /// `--root` as an absolute path without `.` and `..`, resolved as text like runc does.
