@@ -86,6 +86,10 @@ fn process_step(failure: &Failure, process: &Process) -> String {
         Step::Pivot => format!("pivot to the root: {why}"),
         Step::ReadonlyRoot => format!("/root/readonly: remount the root: {why}"),
         Step::Stdio => format!("give the standard streams to uid {}: {why}", process.uid),
+        Step::Scheduling if index == 1 => format!("/process/ioPriority: set it: {why}"),
+        Step::Scheduling if index == 2 => format!("/linux/personality: set it: {why}"),
+        // A cpuset that is not the whole machine refuses SCHED_DEADLINE.
+        Step::Scheduling => format!("/process/scheduler: set it (does the cpuset allow it?): {why}"),
         Step::NoNewPrivileges => format!("/process/noNewPrivileges: set it: {why}"),
         Step::Seccomp => format!("/linux/seccomp: install the filter: {why}"),
         Step::User => format!("/process/user: become {}:{}: {why}", process.uid, process.gid),

@@ -144,6 +144,7 @@ pub fn start(store: &Store, request: &Request) -> Result<Started> {
         owner: nix::unistd::getuid().as_raw(),
         namespaces: plan.namespaces.all(),
         keyring: plan.keyring.is_some(),
+        personality: plan.process.personality,
         cgroup: cgroup_plan.record(),
         poststart: list(hooks.and_then(|h| h.poststart().as_ref())),
         poststop: list(hooks.and_then(|h| h.poststop().as_ref())),

@@ -65,6 +65,9 @@ pub struct State {
     pub namespaces: i32,
     /// The container has a session keyring of its own.
     pub keyring: bool,
+    /// `linux.personality`, as personality(2) takes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub personality: Option<u32>,
     /// Where its cgroup is.
     pub cgroup: cgroup::Record,
     /// poststart hooks.

@@ -97,6 +97,8 @@ pub enum Step {
     ReadonlyRoot,
     /// Standard streams.
     Stdio,
+    /// `/process/scheduler`, `/process/ioPriority`, `/linux/personality`.
+    Scheduling,
     /// `/process/noNewPrivileges`.
     NoNewPrivileges,
     /// `/linux/seccomp`.
@@ -119,7 +121,7 @@ pub enum Step {
     Exec,
 }
 
-const STEPS: [Step; 33] = [
+const STEPS: [Step; 34] = [
     Step::JoinCgroup,
     Step::JoinNamespace,
     Step::NewNamespace,
@@ -143,6 +145,7 @@ const STEPS: [Step; 33] = [
     Step::Pivot,
     Step::ReadonlyRoot,
     Step::Stdio,
+    Step::Scheduling,
     Step::NoNewPrivileges,
     Step::Seccomp,
     Step::User,

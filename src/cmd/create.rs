@@ -24,7 +24,7 @@ pub fn create(global: &Global, args: cli::Create) -> Result<ExitCode> {
 /// What `create` and `run` share: the bundle, the terminal's rules, the descriptors to hand on. `detached`: the
 /// runtime returns while the program lives.
 pub fn request(global: &Global, args: cli::Create, detached: bool) -> Result<Request> {
-    let preserve_fds = preserved(args.preserve_fds)?;
+    let (preserve_fds, listen_fds) = preserved(args.preserve_fds)?;
     let pid_file = args.pid_file.as_deref().map(absolute).transpose()?;
     let pidfd_socket = args.pidfd_socket.as_deref().map(absolute).transpose()?;
     let console_socket = args.console_socket.as_deref().filter(|path| !path.as_os_str().is_empty());
@@ -40,7 +40,7 @@ pub fn request(global: &Global, args: cli::Create, detached: bool) -> Result<Req
     Ok(Request {
         id: args.id,
         bundle,
-        options: plan::Options { no_pivot: args.no_pivot, no_new_keyring: args.no_new_keyring },
+        options: plan::Options { no_pivot: args.no_pivot, no_new_keyring: args.no_new_keyring, listen_fds },
         console,
         preserve_fds,
         pid_file,
@@ -63,8 +63,8 @@ pub fn check_terminal(terminal: bool, detached: bool, has_socket: bool) -> Resul
 }
 
 /// `--preserve-fds` on top of the descriptors of socket activation; each must be open, or the program would get one
-/// of the runtime's own under that number.
-pub fn preserved(count: u32) -> Result<u32> {
+/// of the runtime's own under that number. Returns all, and how many of them are for socket activation.
+pub fn preserved(count: u32) -> Result<(u32, u32)> {
     let pid = std::env::var("LISTEN_PID").ok().and_then(|pid| pid.parse::<u32>().ok());
     let listen = match std::env::var("LISTEN_FDS").ok().and_then(|fds| fds.parse::<u32>().ok()) {
         Some(fds) if pid == Some(std::process::id()) => fds,
@@ -76,5 +76,5 @@ pub fn preserved(count: u32) -> Result<u32> {
             bail!("unable to stat preserved-fd {} (of {total}): not open", fd - 3);
         }
     }
-    Ok(total)
+    Ok((total, listen))
 }

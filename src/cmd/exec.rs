@@ -35,7 +35,7 @@ const JOINABLE: i32 = libc::CLONE_NEWNS
 
 /// Runs the process; in the foreground its exit status becomes naru's.
 pub fn exec(global: &Global, args: cli::Exec) -> Result<ExitCode> {
-    let preserve_fds = create::preserved(args.preserve_fds)?;
+    let (preserve_fds, _) = create::preserved(args.preserve_fds)?;
     let store = Store::new(global.root.as_deref())?;
     let (dir, state) = store.load(&args.id)?;
     let (status, init) = state.status(&dir)?;
@@ -49,7 +49,7 @@ pub fn exec(global: &Global, args: cli::Exec) -> Result<ExitCode> {
     let init = init.context("cannot exec in a stopped container")?;
     let spec = wanted(&args, &state)?;
     let mut process = compile(&spec, &dir)?;
-    process.terminal = spec.terminal().unwrap_or(false);
+    process.personality = state.personality;
     create::check_terminal(process.terminal, args.detach, args.console_socket.is_some())?;
 
     let pid_file = args.pid_file.as_deref().map(absolute).transpose()?.map(PidFile::open).transpose()?;

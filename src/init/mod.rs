@@ -5,6 +5,7 @@
 //! which still has the plan, finds the words (`spawn::explain`). A change to container start begins as a line here.
 
 pub mod console;
+mod copy;
 mod creds;
 mod devices;
 mod enter;
@@ -207,6 +208,16 @@ fn exec_steps(child: &mut Exec) -> Outcome<std::convert::Infallible> {
 
 /// User, groups, capabilities, directory: from here on the process has only the program's rights.
 fn become_program(init: &Process, preserve_fds: u32) -> Outcome {
+    // All three while the rights are there, and before a filter may forbid them (runc#4900).
+    if let Some(attr) = &init.scheduler {
+        process::set_scheduler(attr).at(Step::Scheduling)?;
+    }
+    if let Some(priority) = init.io_priority {
+        process::set_io_priority(priority).at_index(Step::Scheduling, 1)?;
+    }
+    if let Some(domain) = init.personality {
+        process::personality(domain).at_index(Step::Scheduling, 2)?;
+    }
     creds::own_stdio(init.uid).at(Step::Stdio)?;
     for fd in 3..3 + preserve_fds as i32 {
         fs::keep_across_exec(fd).at_index(Step::PreservedFd, fd as usize)?;

@@ -1,6 +1,6 @@
 //! `mounts`: each one is made detached, given its flags and then attached to a descriptor of its destination.
 
-use super::{CgroupView, Container, Hierarchy, Outcome, enter, path};
+use super::{CgroupView, Container, Hierarchy, Outcome, copy, enter, path};
 use crate::plan::mounts::{Filesystem, Kind, Mount};
 use crate::sync::{At, Failure, Step};
 use crate::sys::mount::{self, MountAttr, attr};
@@ -23,6 +23,7 @@ pub fn mount_all(child: &mut Container, root: BorrowedFd) -> Outcome {
                 }
                 new_filesystem(entry, filesystem, root)?
             }
+            Kind::Remount => remount(entry, root)?,
             Kind::Cgroup => {
                 let own_namespace = plan.namespaces.private(libc::CLONE_NEWCGROUP);
                 match &child.cgroup_view {
@@ -73,7 +74,22 @@ fn new_filesystem(entry: &Mount, filesystem: &Filesystem, root: BorrowedFd) -> O
     let context = mount::fs_open(&filesystem.fstype).at_index(Step::Mount, index)?;
     let made = configure(&context, filesystem, target.as_fd(), was_there, entry.attr.set);
     let made = made.map_err(|errno| Failure { step: Step::Mount, index, errno, text: kernel_log(context.as_fd()) })?;
+    if filesystem.copy_up && was_there {
+        copy::directory(target.as_fd(), made.as_fd()).at_index(Step::MountSource, index)?;
+    }
     finish(entry, made, target)
+}
+
+/// A mount that is there gets the flags that the options name.
+fn remount(entry: &Mount, root: BorrowedFd) -> Outcome<OwnedFd> {
+    let index = entry.index;
+    let target = path::open(root, &entry.destination).at_index(Step::MountTarget, index)?;
+    mount::set_attr(target.as_fd(), &entry.attr, false).at_index(Step::MountFlags, index)?;
+    for &(propagation, recursive) in &entry.propagation {
+        let change = MountAttr { propagation, ..Default::default() };
+        mount::set_attr(target.as_fd(), &change, recursive).at_index(Step::MountFlags, index)?;
+    }
+    Ok(target)
 }
 
 /// proc and sysfs go only on plain directories: through a link the image would choose what later writes to /proc reach

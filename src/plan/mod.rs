@@ -65,12 +65,15 @@ pub struct Options {
     pub no_pivot: bool,
     /// `--no-new-keyring`.
     pub no_new_keyring: bool,
+    /// Descriptors for socket activation, sd_listen_fds(3).
+    pub listen_fds: u32,
 }
 
 /// Compiles the plan of a validated configuration. Errors name the field by JSON pointer.
 pub fn compile(spec: &Spec, id: &str, bundle: &Path, rootfs: &Path, options: Options) -> Result<Plan> {
     let linux = spec.linux().as_ref().context("/linux: is required")?;
     let process = spec.process().as_ref().context("process property must not be empty")?;
+    refuse_unsupported(linux)?;
     let namespaces = namespaces::compile(linux)?;
     let has_name = |name: &Option<String>| name.as_ref().is_some_and(|name| !name.is_empty());
     if !namespaces.private(libc::CLONE_NEWUTS) {
@@ -105,7 +108,14 @@ pub fn compile(spec: &Spec, id: &str, bundle: &Path, rootfs: &Path, options: Opt
         hostname: spec.hostname().clone().filter(|name| !name.is_empty()),
         domainname: spec.domainname().clone().filter(|name| !name.is_empty()),
         keyring: if options.no_new_keyring { None } else { Some(CString::new(format!("_ses.{id}"))?) },
-        process: process::compile(process, linux, "/process")?,
+        process: {
+            let mut process = process::compile(process, linux, "/process")?;
+            if options.listen_fds > 0 {
+                process.env.push(CString::new(format!("LISTEN_FDS={}", options.listen_fds))?);
+                process.env.push(c"LISTEN_PID=1".into());
+            }
+            process
+        },
         create_container: list(hooks.and_then(|h| h.create_container().as_ref())),
         start_container: list(hooks.and_then(|h| h.start_container().as_ref())),
         #[allow(deprecated)]
@@ -115,6 +125,27 @@ pub fn compile(spec: &Spec, id: &str, bundle: &Path, rootfs: &Path, options: Opt
         }),
         namespaces,
     })
+}
+
+/// What is valid and not acted on yet: an error, because a field that is silently left out is worse than a refusal.
+fn refuse_unsupported(linux: &oci_spec::runtime::Linux) -> Result<()> {
+    let some = |list: &Option<Vec<oci_spec::runtime::LinuxIdMapping>>| list.as_ref().is_some_and(|l| !l.is_empty());
+    let listener = linux.seccomp().as_ref().and_then(|seccomp| seccomp.listener_path().as_ref());
+    for (present, field) in [
+        (some(linux.uid_mappings()), "uidMappings"),
+        (some(linux.gid_mappings()), "gidMappings"),
+        (linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()), "netDevices"),
+        (linux.intel_rdt().is_some(), "intelRdt"),
+        (linux.memory_policy().is_some(), "memoryPolicy"),
+        (linux.mount_label().as_ref().is_some_and(|label| !label.is_empty()), "mountLabel"),
+        (linux.time_offsets().as_ref().is_some_and(|offsets| !offsets.is_empty()), "timeOffsets"),
+        (listener.is_some(), "seccomp/listenerPath"),
+    ] {
+        if present {
+            bail!("/linux/{field}: is not supported yet");
+        }
+    }
+    Ok(())
 }
 
 /// A string without NUL as the kernel takes it.

@@ -36,6 +36,8 @@ pub enum Kind {
     },
     /// A new filesystem instance.
     Filesystem(Filesystem),
+    /// A mount that is there already, with other flags.
+    Remount,
     /// The container's view of its cgroups, in the form that fits the host.
     Cgroup,
 }
@@ -68,8 +70,8 @@ enum Word {
     CopyUp,
     /// Accepted, with nothing to do on current kernels.
     Nothing,
-    /// Known and not acted on yet.
-    Unsupported,
+    /// Change an existing mount.
+    Remount,
 }
 
 /// Every option word of the spec (config.md "Linux mount options"); any other word is a parameter of the filesystem.
@@ -115,7 +117,7 @@ const WORDS: &[(&str, Word)] = {
         ("rdev", Recursive { set: 0, clear: attr::NODEV }),
         ("rdiratime", Recursive { set: 0, clear: attr::NODIRATIME }),
         ("relatime", atime(0)),
-        ("remount", Unsupported),
+        ("remount", Remount),
         ("rexec", Recursive { set: 0, clear: attr::NOEXEC }),
         ("rnoatime", Recursive { set: attr::NOATIME, clear: attr::ATIME }),
         ("rnodev", Recursive { set: attr::NODEV, clear: 0 }),
@@ -151,7 +153,7 @@ const WORDS: &[(&str, Word)] = {
 
 /// The option words that are acted on, sorted, for `features`.
 pub fn option_names() -> impl Iterator<Item = &'static str> {
-    WORDS.iter().filter(|(_, word)| !matches!(word, Word::Unsupported)).map(|(name, _)| *name)
+    WORDS.iter().map(|(name, _)| *name)
 }
 
 /// The attributes that a bind mount's flags replace as a whole, as a remount does.
@@ -219,6 +221,7 @@ fn compile_one(
     let mut parameters = Vec::new();
     let mut bind = None;
     let mut copy_up = false;
+    let mut remount = false;
     for option in mount.options().iter().flatten() {
         let word = WORDS.binary_search_by_key(&option.as_str(), |(key, _)| key).ok().map(|at| &WORDS[at].1);
         match word {
@@ -231,11 +234,16 @@ fn compile_one(
             Some(&Word::Bind(recursive)) => bind = Some(recursive),
             Some(Word::CopyUp) => copy_up = true,
             Some(Word::Nothing) => {}
-            Some(Word::Unsupported) => bail!("options: {option} is not supported yet"),
+            Some(Word::Remount) => remount = true,
             None if option == "idmap" || option == "ridmap" => bail!("options: {option} is not supported yet"),
             None if option.is_empty() => {}
             None => parameters.push(parameter(option)?),
         }
+    }
+    if remount {
+        result.attr.clear |= BIND_ATTRS & !result.attr.set;
+        result.kind = Kind::Remount;
+        return Ok(result);
     }
     let fstype = mount.typ().as_deref().unwrap_or_default();
     let source = mount.source().clone().unwrap_or_default();

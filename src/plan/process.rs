@@ -3,9 +3,12 @@
 //! The same for the container's own program and for `exec`.
 
 use super::{c_path, c_string};
-use crate::sys::process::StringArray;
+use crate::sys::process::{SchedAttr, StringArray};
 use anyhow::{Context, Result, bail};
-use oci_spec::runtime::{Linux, LinuxCapabilities, PosixRlimitType};
+use oci_spec::runtime::{
+    IOPriorityClass, Linux, LinuxCapabilities, LinuxIOPriority, LinuxPersonalityDomain, LinuxSchedulerFlag,
+    LinuxSchedulerPolicy, PosixRlimitType, Scheduler,
+};
 use std::ffi::{CStr, CString};
 use std::path::Path;
 
@@ -56,6 +59,12 @@ pub struct Process {
     pub seccomp: Option<super::seccomp::Filter>,
     /// `terminal`.
     pub terminal: bool,
+    /// `linux.personality`, as personality(2) takes it.
+    pub personality: Option<u32>,
+    /// `ioPriority`, as ioprio_set(2) takes it.
+    pub io_priority: Option<u32>,
+    /// `scheduler`.
+    pub scheduler: Option<SchedAttr>,
     /// `consoleSize`: rows, columns.
     pub console_size: Option<(u16, u16)>,
 }
@@ -72,8 +81,6 @@ pub fn compile(process: &oci_spec::runtime::Process, linux: &Linux, pointer: &st
     for (present, field) in [
         (process.apparmor_profile().as_ref().is_some_and(|p| !p.is_empty()), "apparmorProfile"),
         (process.selinux_label().as_ref().is_some_and(|l| !l.is_empty()), "selinuxLabel"),
-        (process.io_priority().is_some(), "ioPriority"),
-        (process.scheduler().is_some(), "scheduler"),
         (process.exec_cpu_affinity().is_some(), "execCPUAffinity"),
     ] {
         if present {
@@ -131,6 +138,13 @@ pub fn compile(process: &oci_spec::runtime::Process, linux: &Linux, pointer: &st
             .transpose()?,
         seccomp,
         terminal: process.terminal().unwrap_or(false),
+        personality: linux.personality().as_ref().map(|personality| match personality.domain() {
+            LinuxPersonalityDomain::PerLinux => 0,
+            // PER_LINUX32, sys/personality.h.
+            LinuxPersonalityDomain::PerLinux32 => 8,
+        }),
+        io_priority: process.io_priority().as_ref().map(|p| io_priority(p, pointer)).transpose()?,
+        scheduler: process.scheduler().as_ref().map(|s| scheduler(s, pointer)).transpose()?,
         console_size: process
             .console_size()
             .map(|size| -> Result<_> {
@@ -217,6 +231,70 @@ fn rlimits(list: &[oci_spec::runtime::PosixRlimit], pointer: &str) -> Result<Vec
         limits.push((resource, limit.soft(), limit.hard()));
     }
     Ok(limits)
+}
+
+/// Class in the upper bits, level in the lower (ioprio_set(2)).
+fn io_priority(priority: &LinuxIOPriority, pointer: &str) -> Result<u32> {
+    let class = match priority.class() {
+        IOPriorityClass::IoprioClassRt => 1,
+        IOPriorityClass::IoprioClassBe => 2,
+        IOPriorityClass::IoprioClassIdle => 3,
+    };
+    match priority.priority() {
+        level @ 0..=7 => Ok(class << 13 | level as u32),
+        level => bail!("{pointer}/ioPriority/priority: {level} is not in 0..7"),
+    }
+}
+
+fn scheduler(scheduler: &Scheduler, pointer: &str) -> Result<SchedAttr> {
+    use LinuxSchedulerFlag as F;
+    use LinuxSchedulerPolicy as P;
+    let policy = match scheduler.policy() {
+        P::SchedOther => libc::SCHED_OTHER,
+        P::SchedFifo => libc::SCHED_FIFO,
+        P::SchedRr => libc::SCHED_RR,
+        P::SchedBatch => libc::SCHED_BATCH,
+        // SCHED_ISO, which no released kernel has.
+        P::SchedIso => 4,
+        P::SchedIdle => libc::SCHED_IDLE,
+        P::SchedDeadline => libc::SCHED_DEADLINE,
+    };
+    let nice = scheduler.nice().unwrap_or(0);
+    if !(-20..=19).contains(&nice) {
+        bail!("{pointer}/scheduler/nice: invalid scheduler.nice {nice}, not in -20..19");
+    }
+    let priority = scheduler.priority().unwrap_or(0);
+    let realtime = matches!(scheduler.policy(), P::SchedFifo | P::SchedRr);
+    if priority != 0 && !realtime {
+        bail!("{pointer}/scheduler/priority: is for SCHED_FIFO and SCHED_RR only");
+    }
+    let deadline = [scheduler.runtime(), scheduler.deadline(), scheduler.period()].map(|n| n.unwrap_or(0));
+    if deadline != [0; 3] && *scheduler.policy() != P::SchedDeadline {
+        bail!("{pointer}/scheduler/runtime: runtime, deadline and period are for SCHED_DEADLINE only");
+    }
+    let flags = scheduler.flags().iter().flatten().fold(0, |flags, flag| {
+        flags
+            | match flag {
+                F::SchedResetOnFork => 0x01,
+                F::SchedFlagReclaim => 0x02,
+                F::SchedFlagDLOverrun => 0x04,
+                F::SchedFlagKeepPolicy => 0x08,
+                F::SchedFlagKeepParams => 0x10,
+                F::SchedFlagUtilClampMin => 0x20,
+                F::SchedFlagUtilClampMax => 0x40,
+            }
+    });
+    Ok(SchedAttr {
+        size: size_of::<SchedAttr>() as u32,
+        policy: policy as u32,
+        flags,
+        nice,
+        priority: u32::try_from(priority)
+            .with_context(|| format!("{pointer}/scheduler/priority: {priority} is negative"))?,
+        runtime: deadline[0],
+        deadline: deadline[1],
+        period: deadline[2],
+    })
 }
 
 fn rlimit_number(kind: PosixRlimitType) -> u32 {

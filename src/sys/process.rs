@@ -309,3 +309,44 @@ pub fn use_all_processors() -> Result<()> {
     // SAFETY: `all` is valid for reads of its size.
     check(unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(&all), all.as_ptr()) }).map(drop)
 }
+
+/// `struct sched_attr`, its first version (48 bytes), linux/sched/types.h.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SchedAttr {
+    /// Size of this structure, bytes.
+    pub size: u32,
+    /// `SCHED_*`.
+    pub policy: u32,
+    /// `SCHED_FLAG_*`.
+    pub flags: u64,
+    /// -20 to 19.
+    pub nice: i32,
+    /// For the real-time policies.
+    pub priority: u32,
+    /// For SCHED_DEADLINE, ns.
+    pub runtime: u64,
+    /// For SCHED_DEADLINE, ns.
+    pub deadline: u64,
+    /// For SCHED_DEADLINE, ns.
+    pub period: u64,
+}
+
+/// sched_setattr(2) for this process.
+pub fn set_scheduler(attr: &SchedAttr) -> Result<()> {
+    // SAFETY: `attr` is a live sched_attr that says its own size.
+    check(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, attr as *const SchedAttr, 0) }).map(drop)
+}
+
+/// ioprio_set(2) for this process's group, as the spec says (`IOPRIO_WHO_PGRP`).
+pub fn set_io_priority(priority: u32) -> Result<()> {
+    const IOPRIO_WHO_PGRP: libc::c_long = 2;
+    // SAFETY: no memory is passed.
+    check(unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PGRP, 0, priority as libc::c_long) }).map(drop)
+}
+
+/// personality(2).
+pub fn personality(domain: u32) -> Result<()> {
+    // SAFETY: no memory is passed.
+    check(unsafe { libc::personality(domain as libc::c_ulong) } as libc::c_long).map(drop)
+}
