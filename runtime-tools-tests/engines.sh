@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Engine smoke test: do Docker, containerd and Podman work with the runtime under test?
 #
-#   RUNTIME=naru|runc|crun|/path LAB=/var/tmp/naru-lab CGROUP=v1|v2 runtime-tools-tests/engines.sh [docker|containerd|podman]..
+#   RUNTIME=naru|runc|crun|/path LAB=/var/tmp/naru-lab CGROUP=v1|v2|uml runtime-tools-tests/engines.sh [docker|containerd|podman]..
 #
 # RUNTIME is a path on this machine or the name of a program in the lab (default: naru, the release binary of this
-# repository). Runs in a lab root (hack/lab.sh, hack/enter-lab.sh), with daemons of its own, as root. Prints a line a
-# check (`ok`, `not ok`, `skip` with the reason) and closes with `N passed, N failed, N skipped`; exits 1 if any failed.
-# Every process, mount and cgroup it makes is gone when it ends.
+# repository). CGROUP is a view of this machine's cgroups (hack/enter-lab.sh), or `uml` for pure v2 with controllers in
+# User-mode Linux (uml.sh). Runs in a lab root (hack/lab.sh), with daemons of its own, as root. Prints a line a check (`ok`,
+# `not ok`, `skip` with the reason) and closes with `N passed, N failed, N skipped`; exits 1 if any failed. Every process,
+# mount and cgroup it makes is gone when it ends.
 # shellcheck disable=SC2016 # single quotes keep what a container's shell, or wait_until's eval, expands
 set -uo pipefail
 set -o allexport # a check runs in a shell of its own, which gets these functions from the environment
@@ -65,7 +66,9 @@ enter_lab() {
         echo "0 passed, 0 failed, 1 skipped"
         exit 0
     fi
-    [ -z "${CGROUP-}" ] || options+=(--cgroup "$CGROUP")
+    case $runtime in
+    naru) runtime=$here/../target/x86_64-unknown-linux-musl/release/naru ;;
+    esac
     case $runtime in
     */*)
         runtime=$(realpath -e "$runtime") || exit 1
@@ -74,8 +77,11 @@ enter_lab() {
         ;;
     esac
     # The name makes this run's cgroups its own: several runs share the machine's hierarchies.
-    exec "$here/../hack/enter-lab.sh" "${options[@]}" --bind "$here:/usr/local/lib/naru-tests" "$root" \
-        env "RUNTIME=$runtime" "CGROUP_PARENT=naru-engines-$$" /usr/local/lib/naru-tests/engines.sh --inside "$@"
+    set -- env "RUNTIME=$runtime" "CGROUP_PARENT=naru-engines-$$" "$here/engines.sh" --inside "$@"
+    case ${CGROUP-} in
+    uml) exec "$here/uml.sh" --root "$root" --timeout 900 "${options[@]}" "$@" ;;
+    *) exec "$here/../hack/enter-lab.sh" ${CGROUP:+--cgroup "$CGROUP"} "${options[@]}" --bind "$here:$here" "$root" "$@" ;;
+    esac
 }
 
 # ---- inside --------------------------------------------------------------------------------------------------------
@@ -165,10 +171,11 @@ start_docker() {
     local options=(--add-runtime "tested=$runtime" --default-runtime tested --cgroup-parent "/$CGROUP_PARENT"
         --exec-opt native.cgroupdriver=cgroupfs --containerd /run/containerd/containerd.sock)
     docker_network=
-    if ! iptables -t nat -L -n >/dev/null 2>&1; then
-        docker_network="iptables does not work here"
+    if ! iptables -t nat -N naru-probe >/dev/null 2>&1; then
+        docker_network="iptables has no nat table here"
         options+=(--iptables=false --ip6tables=false --bridge=none)
     fi
+    iptables -t nat -X naru-probe >/dev/null 2>&1
     dockerd "${options[@]}" >/tmp/dockerd.log 2>&1 &
     daemons+=($!)
     wait_until 30 docker version
