@@ -1,0 +1,424 @@
+#!/usr/bin/env bash
+# Engine smoke test: do Docker, containerd and Podman work with the runtime under test?
+#
+#   RUNTIME=naru|runc|crun|/path LAB=/var/tmp/naru-lab CGROUP=v1|v2|uml runtime-tools-tests/engines.sh [docker|containerd|podman]..
+#
+# RUNTIME is a path on this machine or the name of a program in the lab (default: naru, the release binary of this
+# repository). CGROUP is a view of this machine's cgroups (hack/enter-lab.sh), or `uml` for pure v2 with controllers in
+# User-mode Linux (uml.sh). Runs in a lab root (hack/lab.sh), with daemons of its own, as root. Prints a line a check (`ok`,
+# `not ok`, `skip` with the reason) and closes with `N passed, N failed, N skipped`; exits 1 if any failed. Every process,
+# mount and cgroup it makes is gone when it ends.
+# shellcheck disable=SC2016 # single quotes keep what a container's shell, or wait_until's eval, expands
+set -uo pipefail
+set -o allexport # a check runs in a shell of its own, which gets these functions from the environment
+
+here=$(dirname "$(realpath "$0")")
+passed=0 failed=0 skipped=0
+image=localhost/busybox:lab
+
+# ---- a line a check ------------------------------------------------------------------------------------------------
+
+# check TITLE STATUS REGEX CMD..: run CMD (a program or a function); it must end with STATUS, and its output (both
+# streams) match REGEX.
+check() {
+    local title=$1 status=$2 regex=$3 output got
+    shift 3
+    output=$(timeout -k 5 60 bash -c '"$@"' check "$@" 2>&1 </dev/null | tr -d '\0')
+    got=$?
+    if [ "$got" = "$status" ] && grep -qE -- "$regex" <<<"$output"; then
+        passed=$((passed + 1))
+        echo "ok     $title"
+    else
+        failed=$((failed + 1))
+        echo "not ok $title: status $got (wanted $status), output (wanted /$regex/):"
+        head -n 12 <<<"$output" | sed 's/^/         /'
+    fi
+}
+
+skip() {
+    skipped=$((skipped + 1))
+    echo "skip   $1: $2"
+}
+
+# The output on one line, for a regex over several steps.
+joined() {
+    "$@" | tr '\n' ' '
+}
+
+# wait_until SECONDS CMD..: poll until CMD succeeds.
+wait_until() {
+    local ends=$((SECONDS + $1))
+    shift
+    until "$@" >/dev/null 2>&1; do
+        [ $SECONDS -lt $ends ] || return 1
+        sleep 0.1
+    done
+}
+
+# ---- outside the lab -----------------------------------------------------------------------------------------------
+
+enter_lab() {
+    local root=${LAB:-/var/tmp/naru-lab}/forky runtime=${RUNTIME:-naru} options=() reason=
+    [ -d "$root" ] || reason="no lab root $root (hack/lab.sh makes it)"
+    [ "$(id -u)" = 0 ] || reason="needs root"
+    if [ -n "$reason" ]; then
+        skip engines "$reason"
+        echo "0 passed, 0 failed, 1 skipped"
+        exit 0
+    fi
+    case $runtime in
+    naru) runtime=$here/../target/x86_64-unknown-linux-musl/release/naru ;;
+    esac
+    case $runtime in
+    */*)
+        runtime=$(realpath -e "$runtime") || exit 1
+        options+=(--bind "$runtime:/usr/local/bin/${runtime##*/}")
+        runtime=/usr/local/bin/${runtime##*/}
+        ;;
+    esac
+    # The name makes this run's cgroups its own: several runs share the machine's hierarchies.
+    set -- env "RUNTIME=$runtime" "CGROUP_PARENT=naru-engines-$$" "$here/engines.sh" --inside "$@"
+    case ${CGROUP-} in
+    uml) exec "$here/uml.sh" --root "$root" --timeout 900 "${options[@]}" "$@" ;;
+    *) exec "$here/../hack/enter-lab.sh" ${CGROUP:+--cgroup "$CGROUP"} "${options[@]}" --bind "$here:$here" "$root" "$@" ;;
+    esac
+}
+
+# ---- inside --------------------------------------------------------------------------------------------------------
+
+# Cgroup directories of this run, deepest first.
+list_cgroups() {
+    find /sys/fs/cgroup -depth -type d -path "*/$CGROUP_PARENT*" '(' -fstype cgroup -o -fstype cgroup2 ')' 2>/dev/null
+}
+
+# What a container may leave: cgroups below this run's parent, mounts, the runtime's state, shims and monitors.
+list_leftovers() {
+    list_cgroups | grep "/$CGROUP_PARENT/" | grep -v '/conmon$' # Podman's own, for its monitors, stays
+    # Mounts that belong to a container: its root, its network namespace, its /dev/shm.
+    awk '$5 ~ /\/(rootfs|merged|netns\/.*|shm)$/ && $5 !~ /^\/dev/ { print "mount " $5 }' /proc/self/mountinfo
+    # One directory a container in the root that each engine gives the runtime; Podman leaves it the runtime's default.
+    find /run/docker/runtime-*/moby /run/containerd/runc/* /run/runc /run/crun /run/naru \
+        -mindepth 1 -maxdepth 1 -not -name '.*' 2>/dev/null
+    pgrep -l 'containerd-shim|conmon'
+    true
+}
+
+no_leftovers() {
+    # Engines finish a container's removal after their client has gone.
+    wait_until 10 eval '[ -z "$(list_leftovers)" ]'
+    list_leftovers
+}
+
+# That list is worth nothing if it cannot see a living container: name the kinds it does see.
+leftover_kinds() {
+    list_leftovers | sed -E 's/^[0-9]+ .*/process/; s/^mount .*/mount/; s/^.sys.*/cgroup/; s/^.run.*/state/' | sort -u | joined cat
+}
+
+daemons=()
+clean_up() {
+    local pid path i
+    for ((i = ${#daemons[@]} - 1; i >= 0; i--)); do
+        kill "${daemons[i]}" 2>/dev/null
+        wait_until 15 eval "! kill -0 ${daemons[i]}" || kill -KILL "${daemons[i]}"
+    done
+    list_cgroups | while read -r path; do
+        while read -r pid; do kill -KILL "$pid"; done <"$path/cgroup.procs"
+    done 2>/dev/null
+    # A killed process leaves its cgroup a moment later.
+    wait_until 5 eval 'list_cgroups | while read -r path; do rmdir "$path"; done; [ -z "$(list_cgroups)" ]' ||
+        echo "engines: cgroups stay behind: $(list_cgroups | tr '\n' ' ')" >&2
+}
+
+# A busybox root file system, and an image of it in the archive format that all three engines load.
+make_images() {
+    local applet layer config
+    mkdir -p /tmp/images/rootfs/{bin,etc,proc,sys,dev,tmp,root} /tmp/images/archive
+    cp /usr/bin/busybox /tmp/images/rootfs/bin/
+    for applet in $(busybox --list); do
+        [ "$applet" = busybox ] || ln -s busybox "/tmp/images/rootfs/bin/$applet"
+    done
+    echo root:x:0:0:root:/root:/bin/sh >/tmp/images/rootfs/etc/passwd
+    echo root:x:0: >/tmp/images/rootfs/etc/group
+    tar -C /tmp/images/rootfs -cf /tmp/images/rootfs.tar .
+    layer=$(sha256sum </tmp/images/rootfs.tar | cut -d' ' -f1)
+    cp /tmp/images/rootfs.tar "/tmp/images/archive/$layer.tar"
+    jq -n --arg layer "sha256:$layer" '{architecture: "amd64", os: "linux", config: {Cmd: ["/bin/sh"],
+        Env: ["PATH=/bin"]}, rootfs: {type: "layers", diff_ids: [$layer]}}' >/tmp/images/config.json
+    config=$(sha256sum </tmp/images/config.json | cut -d' ' -f1)
+    cp /tmp/images/config.json "/tmp/images/archive/$config.json"
+    jq -n --arg layer "$layer.tar" --arg config "$config.json" --arg image "$image" \
+        '[{Config: $config, RepoTags: [$image], Layers: [$layer]}]' >/tmp/images/archive/manifest.json
+    tar -C /tmp/images/archive -cf /tmp/images/archive.tar .
+}
+
+# Whether this layout can limit something: any v1 hierarchy of that name, or a v2 controller.
+has_controller() {
+    [ -d "/sys/fs/cgroup/$1" ] || grep -qsw "$1" /sys/fs/cgroup/cgroup.controllers
+}
+
+# Where a container sees its own memory limit.
+memory_file() {
+    if [ -d /sys/fs/cgroup/memory ]; then
+        echo /sys/fs/cgroup/memory/memory.limit_in_bytes
+    else
+        echo /sys/fs/cgroup/memory.max
+    fi
+}
+
+# ---- Docker --------------------------------------------------------------------------------------------------------
+
+start_docker() {
+    local options=(--add-runtime "tested=$runtime" --default-runtime tested --cgroup-parent "/$CGROUP_PARENT"
+        --exec-opt native.cgroupdriver=cgroupfs --containerd /run/containerd/containerd.sock)
+    docker_network=
+    if ! iptables -t nat -N naru-probe >/dev/null 2>&1; then
+        docker_network="iptables has no nat table here"
+        options+=(--iptables=false --ip6tables=false --bridge=none)
+    fi
+    iptables -t nat -X naru-probe >/dev/null 2>&1
+    dockerd "${options[@]}" >/tmp/dockerd.log 2>&1 &
+    daemons+=($!)
+    wait_until 30 docker version
+}
+
+docker_life() {
+    docker run -d --name life "$@" busybox sh -c 'echo begun; trap "echo ended; exit 3" TERM; while :; do sleep 0.1; done' >/dev/null || return
+    wait_until 10 eval 'docker logs life | grep begun' || return
+    docker exec life sh -c 'echo "exec sees pid 1: $(tr "\0" " " </proc/1/cmdline)"'
+    docker exec -u 1000:1000 -w /tmp -e A=b life sh -c 'echo "exec as $(id -u) in $(pwd) with $A"'
+    echo "a living container shows: $(leftover_kinds)"
+    docker exec life sh -c 'exit 9'
+    echo "exec status $?"
+    docker stop -t 10 life >/dev/null || return
+    echo "log: $(docker logs life | tr '\n' ' ')"
+    echo "stopped with $(docker inspect -f '{{.State.ExitCode}}' life)"
+    docker rm life >/dev/null && echo removed
+}
+
+docker_kill() {
+    docker run -d --name doomed "$@" busybox sleep 1000 >/dev/null && docker kill doomed >/dev/null && docker wait doomed
+    docker rm -f doomed >/dev/null
+}
+
+docker_pause() {
+    docker run -d --name paused "$@" busybox sleep 1000 >/dev/null && docker pause paused >/dev/null || return
+    docker inspect -f '{{.State.Status}}' paused
+    docker unpause paused >/dev/null && docker inspect -f '{{.State.Status}}' paused
+    docker top paused | grep 'sleep 1000'
+    docker rm -f paused >/dev/null
+}
+
+docker_update() {
+    docker run -d --name updated --memory 64m "$@" busybox sleep 1000 >/dev/null || return
+    docker update --memory 32m --memory-swap 32m updated >/dev/null
+    docker exec updated cat "$(memory_file)"
+    docker rm -f updated >/dev/null
+}
+
+docker_bridge() {
+    local address
+    docker run -d --name server busybox httpd -f -p 8080 -h /etc >/dev/null || return
+    address=$(docker inspect -f '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' server)
+    wait_until 10 busybox wget -qO /dev/null "http://$address:8080/passwd"
+    busybox wget -qO - "http://$address:8080/passwd" | sed 's/^/from the host: /'
+    docker run --rm busybox wget -qO - "http://$address:8080/passwd" | sed 's/^/from a container: /'
+    docker rm -f server >/dev/null
+}
+
+test_docker() {
+    if ! start_docker; then
+        failed=$((failed + 1))
+        echo "not ok docker: dockerd does not start:"
+        tail -n 12 /tmp/dockerd.log | sed 's/^/         /'
+        return
+    fi
+    local run=(docker run --rm) network=()
+    check "docker: import an image" 0 '^sha256:' docker import /tmp/images/rootfs.tar busybox
+    check "docker: uses the runtime under test" 0 "^tested $runtime\$" docker info -f \
+        '{{.DefaultRuntime}} {{(index .Runtimes "tested").Path}}'
+    check "docker: run prints the output" 0 '^hello from 1$' "${run[@]}" --network none busybox sh -c 'echo hello from $$'
+    if [ -n "$docker_network" ]; then
+        network=(--network none)
+        run+=("${network[@]}")
+        skip "docker: bridge network" "$docker_network"
+    else
+        check "docker: bridge network, from the host and from a container" 0 '^from the host: root.* from a container: root' \
+            joined docker_bridge
+    fi
+    check "docker: run carries the status" 7 '' "${run[@]}" busybox sh -c 'exit 7'
+    check "docker: run of no executable is 126" 126 'ermission denied' "${run[@]}" busybox /etc/passwd
+    check "docker: run of no file is 127" 127 'no such file|not found' "${run[@]}" busybox /no/such/file
+    check "docker: run of no command in PATH is 127" 127 'not found' "${run[@]}" busybox no-such-command
+    check "docker: kill is 137" 0 '^137$' docker_kill "${network[@]}"
+    check "docker: run -it has a terminal" 0 'a terminal of 33 99' script -qec \
+        "stty rows 33 cols 99; ${run[*]} -it busybox sh -c 'test -t 0 && sleep 0.5 && echo a terminal of \$(stty size)'" /dev/null
+    check "docker: default seccomp profile is active" 0 '^Seccomp:[[:space:]]*2$' "${run[@]}" busybox grep Seccomp: /proc/self/status
+    check "docker: default capabilities" 0 '^CapEff:[[:space:]]*00000000a80425fb$' "${run[@]}" busybox grep CapEff /proc/self/status
+    check "docker: --cap-drop, --user, no-new-privileges" 0 '^1000 0000000000000000 1$' "${run[@]}" --cap-drop ALL --user 1000 \
+        --security-opt no-new-privileges busybox sh -c 'echo $(id -u) $(awk "/CapBnd|NoNewPrivs/ { print \$2 }" /proc/self/status)'
+    check "docker: --read-only, --tmpfs, -v" 0 '^no-root no-volume$' "${run[@]}" --read-only --tmpfs /tmp -v /tmp/images:/images:ro busybox \
+        sh -c 'touch /tmp/a && test -f /images/rootfs.tar && echo $(touch /b 2>&- || echo no-root) $(touch /images/b 2>&- || echo no-volume)'
+    check "docker: --privileged" 0 '^Seccomp:[[:space:]]*0$' "${run[@]}" --privileged busybox grep Seccomp: /proc/self/status
+    check "docker: --hostname, --ulimit, --sysctl, --shm-size" 0 '^box 100 60 size=1024k$' "${run[@]}" --hostname box \
+        --ulimit nofile=100:100 --sysctl net.ipv4.ip_unprivileged_port_start=60 --shm-size 1m busybox sh -c \
+        'echo $(hostname) $(ulimit -n) $(cat /proc/sys/net/ipv4/ip_unprivileged_port_start) $(grep " /dev/shm " /proc/mounts | grep -o size=[0-9a-z]*)'
+    if has_controller memory; then
+        check "docker: --memory shows inside" 0 '^67108864$' "${run[@]}" --memory 64m busybox cat "$(memory_file)"
+        check "docker: update --memory shows inside" 0 '^33554432$' docker_update "${network[@]}"
+    else
+        skip "docker: --memory shows inside" "no memory controller in this layout"
+        skip "docker: update --memory shows inside" "no memory controller in this layout"
+    fi
+    check "docker: pause, unpause, top" 0 '^paused running .*sleep 1000' joined docker_pause "${network[@]}"
+    check "docker: run -d, exec, logs, stop, rm" 0 \
+        '^exec sees pid 1: sh -c.* exec as 1000 in /tmp with b a living container shows: cgroup mount process state  exec status 9 log: begun ended  stopped with 3 removed $' \
+        joined docker_life "${network[@]}"
+    check "docker: no container stays" 0 '^$' docker ps -aq
+    check "docker: nothing is left of them" 0 '^$' no_leftovers
+    docker ps -aq | xargs -r docker rm -f >/dev/null 2>&1 # what failed must not fail the other engines too
+}
+
+# ---- containerd ----------------------------------------------------------------------------------------------------
+
+start_containerd() {
+    containerd >/tmp/containerd.log 2>&1 &
+    daemons+=($!)
+    wait_until 30 ctr version
+}
+
+# The namespace is also the cgroup parent of what `ctr run` makes.
+ctr_run() {
+    ctr -n "$CGROUP_PARENT" run --runc-binary "$runtime" "$@"
+}
+
+ctr_task() {
+    ctr -n "$CGROUP_PARENT" task "$@"
+}
+
+ctr_status() {
+    ctr_task ls | awk '/^life/ { print $3 }'
+}
+
+ctr_life() {
+    ctr_run -d "$image" life sleep 1000 || return
+    ctr_status
+    ctr_task exec --exec-id one life echo from exec
+    echo "a living container shows: $(leftover_kinds)"
+    ctr_task exec --exec-id two life sh -c 'exit 9'
+    echo "exec status $?"
+    ctr_task pause life && ctr_status && ctr_task resume life
+    ctr_task ps life | awk 'NR == 2 { print "ps sees a process: " ($1 > 0) }'
+    ctr_task kill -s KILL life
+    wait_until 10 eval 'ctr_status | grep STOPPED'
+    ctr_task rm life 2>/dev/null # it warns of the status 137
+    echo "rm status $?"
+    ctr -n "$CGROUP_PARENT" container rm life && echo removed
+}
+
+test_containerd() {
+    if ! has_controller cpu; then
+        skip "containerd: all" "ctr gives every container cpu shares, and this layout has no cpu controller"
+        return
+    fi
+    check "containerd: import an image" 0 "$image" ctr -n "$CGROUP_PARENT" images import /tmp/images/archive.tar
+    check "containerd: run prints the output" 0 '^hello from 1$' ctr_run --rm "$image" c1 sh -c 'echo hello from $$'
+    check "containerd: run carries the status" 7 '' ctr_run --rm "$image" c2 sh -c 'exit 7'
+    check "containerd: run of no file fails" 1 'no such file|not found' ctr_run --rm "$image" c3 /no/such/file
+    check "containerd: run -t has a terminal" 0 'a terminal of 33 99' env SHELL=/bin/bash script -qec \
+        "stty rows 33 cols 99; ctr_run --rm -t $image c4 sh -c 'test -t 0 && sleep 0.5 && echo a terminal of \$(stty size)'" /dev/null
+    check "containerd: --seccomp is active" 0 '^Seccomp:[[:space:]]*2$' ctr_run --rm --seccomp "$image" c5 grep Seccomp: /proc/self/status
+    check "containerd: run -d, task exec, pause, resume, ps, kill, rm" 0 \
+        '^RUNNING from exec a living container shows: cgroup mount process state  exec status 9 PAUSED ps sees a process: 1 rm status 0 removed $' joined ctr_life
+    check "containerd: no container stays" 0 '^$' ctr -n "$CGROUP_PARENT" containers ls -q
+    check "containerd: nothing is left of them" 0 '^$' no_leftovers
+}
+
+# ---- Podman --------------------------------------------------------------------------------------------------------
+
+podman_tested() {
+    podman --runtime "$runtime" --cgroup-manager cgroupfs --log-level error "$@"
+}
+
+podman_run() {
+    podman_tested run --log-driver k8s-file --cgroup-parent "/$CGROUP_PARENT" "$@"
+}
+
+podman_life() {
+    podman_run -d --name life "$@" "$image" sh -c 'echo begun; trap "echo ended; exit 3" TERM; while :; do sleep 0.1; done' >/dev/null || return
+    wait_until 10 eval 'podman_tested logs life | grep begun' || return
+    podman_tested exec life sh -c 'echo "exec sees pid 1: $(tr "\0" " " </proc/1/cmdline)"'
+    echo "a living container shows: $(leftover_kinds)"
+    podman_tested exec life sh -c 'exit 9'
+    echo "exec status $?"
+    podman_tested pause life >/dev/null && podman_tested inspect -f '{{.State.Status}}' life && podman_tested unpause life >/dev/null
+    podman_tested stop -t 10 life >/dev/null || return
+    echo "log: $(podman_tested logs life | tr '\n' ' ')"
+    echo "stopped with $(podman_tested inspect -f '{{.State.ExitCode}}' life)"
+    podman_tested rm life >/dev/null && echo removed
+}
+
+podman_kill() {
+    podman_run -d --name doomed "$@" "$image" sleep 1000 >/dev/null && podman_tested kill doomed >/dev/null && podman_tested wait doomed
+    podman_tested rm -f doomed >/dev/null
+}
+
+test_podman() {
+    if ! has_controller pids; then
+        skip "podman: all" "Podman writes a pids limit into every config, and this layout has no pids controller"
+        return
+    fi
+    check "podman: load an image" 0 "$image" podman_tested load -i /tmp/images/archive.tar
+    check "podman: import an image" 0 '[0-9a-f]{64}' podman_tested import /tmp/images/rootfs.tar localhost/imported:lab
+    check "podman: uses the runtime under test" 0 "^$runtime\$" podman_tested info -f '{{.Host.OCIRuntime.Path}}'
+    check "podman: run prints the output" 0 '^hello from 1$' podman_run --rm --network none "$image" sh -c 'echo hello from $$'
+    local network=(--network none) reason
+    # An engine that cannot build its bridge fails before it calls the runtime.
+    if reason=$(podman_run --rm --network bridge "$image" true 2>&1 </dev/null); then
+        network=(--network bridge)
+        check "podman: bridge network" 0 'eth0.* inet ' joined podman_run --rm --network bridge "$image" ip addr show eth0
+    else
+        skip "podman: bridge network" "$(tail -n 1 <<<"$reason")"
+    fi
+    local run=(podman_run --rm "${network[@]}")
+    check "podman: run carries the status" 7 '' "${run[@]}" "$image" sh -c 'exit 7'
+    check "podman: run of no executable is 126" 126 'ermission denied' "${run[@]}" "$image" /etc/passwd
+    check "podman: run of no file is 127" 127 'no such file|not found' "${run[@]}" "$image" /no/such/file
+    check "podman: kill is 137" 0 '^137$' podman_kill "${network[@]}"
+    check "podman: run -it has a terminal" 0 'a terminal of 33 99' env SHELL=/bin/bash script -qec \
+        "stty rows 33 cols 99; podman_run --rm ${network[*]} -it $image sh -c 'test -t 0 && sleep 0.5 && echo a terminal of \$(stty size)'" /dev/null
+    check "podman: default seccomp profile is active" 0 '^Seccomp:[[:space:]]*2$' "${run[@]}" "$image" grep Seccomp: /proc/self/status
+    if has_controller memory; then
+        check "podman: --memory shows inside" 0 '^67108864$' "${run[@]}" --memory 64m "$image" cat "$(memory_file)"
+    else
+        skip "podman: --memory shows inside" "no memory controller in this layout"
+    fi
+    check "podman: run -d, exec, pause, logs, stop, rm" 0 \
+        '^exec sees pid 1: sh -c.* a living container shows: cgroup mount process state  exec status 9 paused log: begun ended  stopped with 3 removed $' joined podman_life "${network[@]}"
+    check "podman: no container stays" 0 '^$' podman_tested ps -aq
+    check "podman: nothing is left of them" 0 '^$' no_leftovers
+    podman_tested rm -af >/dev/null 2>&1
+}
+
+# --------------------------------------------------------------------------------------------------------------------
+
+[ "${1-}" = --inside ] || enter_lab "$@"
+shift
+[ $# -gt 0 ] || set -- docker containerd podman
+runtime=$(command -v "$RUNTIME") || {
+    echo "engines: no $RUNTIME in the lab" >&2
+    exit 1
+}
+export PODMAN_IGNORE_CGROUPSV1_WARNING=1
+trap clean_up EXIT
+echo "# $("$runtime" --version | head -n 1), $(stat -f -c %T /sys/fs/cgroup) at /sys/fs/cgroup"
+make_images
+if ! start_containerd; then
+    echo "not ok containerd does not start:"
+    tail -n 12 /tmp/containerd.log
+    exit 1
+fi
+for engine; do
+    "test_$engine"
+done
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" = 0 ]

@@ -1,0 +1,178 @@
+#!/usr/bin/env bash
+# Runs a command on pure cgroup v2 with every controller, in User-mode Linux: a kernel that runs as a process.
+#
+#   runtime-tools-tests/uml.sh [--root DIR] [--bind SOURCE:TARGET].. [--timeout SECONDS] [--memory SIZE] CMD [ARG..]
+#
+# The command sees this machine's files (or those of DIR, such as the lab root of hack/lab.sh) and may change them as it
+# likes: changes stay in memory and end with it. This repository is in its place, read-only, and the working directory.
+# /proc, /sys, /dev, /run, /tmp and the engines' storage are fresh. It runs as root, without input; its output and its status
+# are ours. Else the status is 124 when the deadline passed (default: 300 s), 125 when the kernel did not get to the end.
+#
+# On the machine nothing is touched: the kernel's process has mount and pid namespaces of its own, where all but a scratch
+# directory is read-only. The kernel is the lab's ($LAB, hack/lab.sh) or else the machine's package user-mode-linux; Linux 6.1
+# dies on processors with AMX ("ptrace set fp regs failed"), 7.2 does not. Without root or a kernel: prints SKIP and exits 77.
+set -euo pipefail
+PATH=$PATH:/usr/sbin:/sbin
+
+self=$(realpath "$0")
+repository=$(realpath "$(dirname "$self")/..")
+
+# ---- on the machine ------------------------------------------------------------------------------------------------
+
+skip() {
+    echo "SKIP uml: $*"
+    exit 77
+}
+
+boot() {
+    local root=/ binds=() seconds=300 memory=2G status=0
+    while [ $# -gt 0 ]; do
+        case $1 in
+        --root) root=$(realpath -e "${2-}") && shift 2 ;;
+        --bind) binds+=("$(realpath -e "${2%%:*}"):${2#*:}") && shift 2 ;;
+        --timeout) seconds=${2-} && shift 2 ;;
+        --memory) memory=${2-} && shift 2 ;;
+        *) break ;;
+        esac
+    done
+    if [ $# = 0 ]; then
+        echo "usage: uml.sh [--root DIR] [--bind SOURCE:TARGET].. [--timeout SECONDS] [--memory SIZE] CMD [ARG..]" >&2
+        exit 125
+    fi
+    [ "$(id -u)" = 0 ] || skip "needs root"
+    # The lab's kernel needs the lab's C library, so it runs with the lab for a root and the machine's files below it.
+    local home=/ machine=/
+    if [ -x "${LAB:=/var/tmp/naru-lab}/forky/usr/bin/linux.uml" ]; then
+        home=$(realpath "$LAB/forky") machine=/mnt
+    elif [ ! -x /usr/bin/linux.uml ]; then
+        skip "no linux.uml: neither hack/lab.sh nor the package user-mode-linux"
+    fi
+
+    scratch=$(mktemp -d /tmp/naru-uml.XXXXXX)
+    trap 'rm -rf --one-file-system "$scratch"' EXIT
+    printf '%s\0' "$@" >"$scratch/command"
+    printf '%s\0' "$home" "$root" "$repository:$repository" "${binds[@]}" >"$scratch/places"
+
+    # unshare --fork holds back SIGTERM, hence SIGKILL; the pid namespace ends with it, and with that all its processes.
+    # seccomp=on: processes run under a filter instead of ptrace; containers start 1.4 to 1.9 times as fast.
+    # Output has a descriptor of its own, because the kernel's first words go to standard output whatever its consoles are.
+    timeout --foreground -s KILL "$seconds" \
+        unshare --mount --propagation private --pid --fork --kill-child "$BASH" "$self" --confined "$scratch" "$home" "$machine" \
+        /usr/bin/linux.uml "mem=$memory" "uml_dir=/dev/shm/" umid=kernel \
+        root=/dev/root rootfstype=hostfs "rootflags=$machine" ro "init=$self" \
+        con=null con0=null,fd:1 ssl=null ssl0=null,fd:3 seccomp=on quiet panic=-1 -- --inside "${machine%/}$scratch" \
+        3>&1 >"$scratch/console" 2>&1 </dev/null || status=$?
+    if [ -s "$scratch/status" ]; then
+        exit "$(cat "$scratch/status")"
+    fi
+    tail -n 30 "$scratch/console" >&2
+    if [ $status = 137 ]; then
+        echo "uml: not done after $seconds s" >&2
+        exit 124
+    fi
+    echo "uml: the kernel ended before the command did" >&2
+    exit 125
+}
+
+# Hostfs acts with this process's rights on every path of the machine, so paths are made read-only before it starts.
+confine() {
+    local home=$2 machine=$3 mountpoint
+    shift 3
+    mount --bind "$scratch" "$scratch"
+    if [ "$home" != / ]; then
+        mount --rbind / "$home$machine"
+        mount --rbind /dev "$home/dev"
+    fi
+    mount -t proc proc "$home/proc"
+    awk '{ print $5 }' /proc/self/mountinfo | while read -r mountpoint; do
+        case $mountpoint in
+        *"$scratch") ;;
+        # A mount that another one hides cannot be changed, nor reached, by hostfs no more than by us.
+        *) mount -o remount,bind,ro "$mountpoint" 2>/dev/null || true ;;
+        esac
+    done
+    mount -t tmpfs -o mode=1777 memory "$home/dev/shm" # the kernel's memory is a file in here
+    # Not exec: a kernel that panics ends itself by a signal, which the first process of a pid namespace would not get.
+    chroot "$home" "$@"
+}
+
+# ---- in User-mode Linux, as its first process ----------------------------------------------------------------------
+
+# The mount point must have the kind of what is bound on it.
+bind_readonly() {
+    local source=$1 target=$2
+    if [ -d "$source" ]; then
+        mkdir -p "$target"
+    else
+        mkdir -p "$(dirname "$target")"
+        [ -e "$target" ] || : >"$target"
+    fi
+    mount --bind "$source" "$target"
+    mount -o remount,bind,ro "$target"
+}
+
+inside() {
+    local new=/mnt/new directory bind modules status=0 command places
+    export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb
+    mount -t proc proc /proc
+    mount -t tmpfs -o mode=755 memory /mnt
+    mkdir /mnt/{upper,work,new,scratch}
+    mount -t hostfs -o "$scratch" scratch /mnt/scratch
+    mapfile -d '' command </mnt/scratch/command
+    mapfile -d '' places </mnt/scratch/places
+    exec 9>/mnt/scratch/status
+    modules=/usr/lib/uml/modules/$(uname -r)
+
+    chroot "${places[0]}" insmod "$modules/kernel/fs/overlayfs/overlay.ko"
+    mount -t overlay -o "lowerdir=${places[1]},upperdir=/mnt/upper,workdir=/mnt/work" root $new
+    mount -t proc proc $new/proc
+    mount -t sysfs sysfs $new/sys
+    mount -t cgroup2 cgroup2 $new/sys/fs/cgroup
+    sed 's/[^ ]*/+&/g' $new/sys/fs/cgroup/cgroup.controllers >$new/sys/fs/cgroup/cgroup.subtree_control
+    mount -t devtmpfs devtmpfs $new/dev
+    mkdir -p $new/dev/pts $new/dev/shm $new/dev/mqueue
+    mount -t devpts -o ptmxmode=666,gid=5 devpts $new/dev/pts
+    ln -sfn /proc/self/fd $new/dev/fd
+    ln -sf /proc/self/fd/0 $new/dev/stdin
+    ln -sf /proc/self/fd/1 $new/dev/stdout
+    ln -sf /proc/self/fd/2 $new/dev/stderr
+    # Not the upper layer of the root: an overlay refuses another overlay for its own upper layer.
+    for directory in dev/shm run tmp var/tmp var/lib/docker var/lib/containerd var/lib/containers; do
+        mkdir -p "$new/$directory"
+        mount -t tmpfs -o mode=755 memory "$new/$directory"
+    done
+    chmod 1777 $new/tmp $new/var/tmp $new/dev/shm
+    mkdir -p "$new/lib/modules/$(uname -r)"
+    mount --bind "${places[0]}$modules" "$new/lib/modules/$(uname -r)"
+    for bind in "${places[@]:2}"; do
+        bind_readonly "${bind%%:*}" "$new${bind#*:}"
+    done
+
+    cd $new
+    pivot_root . mnt
+    hash -r
+    umount -l /mnt
+    ip link set lo up
+    stty -F /dev/ttyS0 raw -echo
+    cd "$repository"
+    # setsid, so that a command that wants a controlling terminal can take one.
+    setsid -w "${command[@]}" </dev/null >/dev/ttyS0 2>&1 9>&- || status=$?
+    echo "$status" >&9
+    exec 9>&-
+    sync
+    echo o >/proc/sysrq-trigger
+    sleep 60
+}
+
+case ${1-} in
+--confined)
+    shift
+    scratch=$1
+    confine "$@"
+    ;;
+--inside)
+    scratch=$2
+    inside
+    ;;
+*) boot "$@" ;;
+esac
