@@ -89,6 +89,12 @@ make_bundles() {
     [ -r "$docker" ] || say "no recorded Docker config at $docker: it is left out"
 }
 
+# parent_cgroups VIEW TAG: the parent of Docker's cgroup in each hierarchy, which stands there on a host with Docker.
+parent_cgroups() {
+    if [ "$1" = v2 ]; then mkdir "/sys/fs/cgroup/$2"; return; fi
+    awk '$3 == "cgroup" && $2 ~ /^\/sys\/fs\/cgroup\// {print $2}' /proc/self/mounts | while read -r h; do mkdir "$h/$2"; done
+}
+
 # Directories of every cgroup hierarchy in view whose name holds TAG, deepest first.
 cgroups_named() { find /sys/fs/cgroup -depth \( -fstype cgroup -o -fstype cgroup2 \) -type d -name "*$1*" 2>/dev/null || :; }
 

@@ -5,21 +5,21 @@
 #
 #   hack/bench.sh [--v2] [--v1] [--rounds N] [--gap-rounds N] [--only MEASURE,..] [--no-report]
 #
-# Without --v1 or --v2 it measures what the host can show of both. As v2 all runs in a private mount namespace under
+# Without --only it rewrites the report, from this run and the last full one of the other view. Without --v1 or --v2 it measures what the host can show of both. As v2 all runs in a private mount namespace under
 # SCHED_FIFO (chrt -f 1); as v1 under the ordinary scheduler, since a FIFO task cannot enter a v1 cpu cgroup.
 # MEASURE: run-spec run-docker life exec exec-docker state kill many own
 # Runtimes: from NARU= CRUN= RUNC= YOUKI=, the build, or PATH. Payload: BUSYBOX= or a static busybox in PATH.
 set -eu
 . "$(dirname "$0")/bench-setup.sh"
 
-views='' rounds=100 gap_rounds=40 only=run-spec,run-docker,life,exec,exec-docker,state,kill,many,own report=1 inside=''
+views='' rounds=100 gap_rounds=40 only='' report=1 inside=''
 while [ $# -gt 0 ]; do
     case $1 in
     --v1) views="$views v1" ;;
     --v2) views="$views v2" ;;
     --rounds) rounds=$2; shift ;;
     --gap-rounds) gap_rounds=$2; shift ;;
-    --only) only=$2; shift ;;
+    --only) only=$2 report=0; shift ;;
     --no-report) report=0 ;;
     --inside) inside=$2; shift ;;
     *) sed -n '2,/^set/s/^# \{0,1\}//p' "$0"; exit 2 ;;
@@ -58,15 +58,11 @@ mount -t tmpfs -o mode=755 bench "$dir"
 make_bundles "$dir" "$view" "$tag"
 mkdir "$dir/state"
 results=$tools/results-$view facts=$tools/facts-$view
+if [ -n "$only" ]; then results=$tools/partial-$view facts=$tools/partial-facts-$view; fi
+: "${only:=run-spec,run-docker,life,exec,exec-docker,state,kill,many,own}"
 : >"$results"
 
-# A hierarchy's parent for Docker's config, as it stands on a host with Docker.
-for h in /sys/fs/cgroup /sys/fs/cgroup/*; do
-    if [ "$(stat -f -c %T "$h")" = "$([ "$view" = v2 ] && echo cgroup2fs || echo cgroupfs)" ] && [ ! -L "$h" ]; then
-        mkdir -p "$h/$tag" 2>/dev/null || :
-    fi
-    if [ "$view" = v2 ]; then break; fi
-done
+parent_cgroups "$view" "$tag"
 
 fifo='' sched='the ordinary scheduler'
 floor_cgroup() { if [ "$view" = v2 ]; then echo "/sys/fs/cgroup/$tag-$1"; else echo -; fi; }
@@ -93,7 +89,7 @@ done
     fact rounds "$rounds back to back, $gap_rounds after idling 100 ms"
     for r in $runtimes; do
         p=$(runtime_path $r)
-        fact version "$("$p" --version 2>/dev/null | sed -n '1s/ version//p') ($(($(stat -c %s "$p") / 1024)) KiB)"
+        fact version "$r $("$p" --version 2>/dev/null | sed -n '1s/.* version //p') ($(($(stat -c %s "$p") / 1024)) KiB)"
     done
 } >"$facts"
 
@@ -153,6 +149,7 @@ measure() {
     say "cgroup $view, $what, idle $gap ms, $n rounds"
     # shellcheck disable=SC2086
     GAP=$gap $fifo "$tools/pairbench" -t "$n" -f "$dir/plan" >"$dir/out"
+    sed -i "s,$dir,DIR,g" "$dir/out"
     awk -v OFS='\t' -v v="$view" -v w="$what" -v g="$gap" '{print "time", v, w, g, $0}' "$dir/out" >>"$results"
     awk -F'\t' '{ if ($3 == 0) printf "  %-7s left out: %s\n", $1, $12
         else printf "  %-7s %-7s min %8.3f  med %8.3f ms  cpu %8.3f  x%.2f / x%.2f%s\n", $1, $2, $5, $6, $8, $10, $11, $4 ? "  " $4 " FAILED" : "" }' "$dir/out" >&2
@@ -183,7 +180,7 @@ own() {
 for m in $(echo "$only" | tr , ' '); do
     case $m in
     own) own ;;
-    many) measure many 0 5 ;;
+    many) measure many 0 5; measure many 100 5 ;;
     life) measure life 0 "$rounds"; measure life 100 $(((gap_rounds + 1) / 2)) ;;
     *) measure "$m" 0 "$rounds"; measure "$m" 100 "$gap_rounds" ;;
     esac
