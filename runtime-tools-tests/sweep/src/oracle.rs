@@ -53,6 +53,22 @@ pub fn look(hierarchies: &[String], tag: &str) -> Snapshot {
     s
 }
 
+impl Snapshot {
+    /// The paths of files that are here and not in `other`, deepest first.
+    pub fn files_beyond(&self, other: &Self) -> Vec<String> {
+        let old: std::collections::HashSet<&str> = other.sections[3].lines().collect();
+        let new = self.sections[3].lines().filter(|l| !old.contains(l));
+        let mut all: Vec<String> = new.map(|l| l.trim_end_matches('/').to_string()).collect();
+        all.reverse();
+        all
+    }
+
+    /// Whether both saw the same processes.
+    pub fn same_processes(&self, other: &Self) -> bool {
+        self.sections[2] == other.sections[2]
+    }
+}
+
 /// Sorted names in a directory; only directories when asked.
 fn names(dir: &str, dirs: bool) -> Vec<String> {
     let mut all: Vec<String> = fs::read_dir(dir)
@@ -100,8 +116,13 @@ pub fn difference(before: &Snapshot, after: &Snapshot) -> Vec<String> {
                 None => added.push(line),
             }
         }
-        all.extend(added.iter().map(|l| format!("{kind} left: {}", short(kind, l))));
-        all.extend(gone.iter().map(|l| format!("{kind} gone: {}", short(kind, l))));
+        for (word, lines) in [("left", added), ("gone", gone)] {
+            if let Some(first) = lines.first() {
+                let more =
+                    if lines.len() > 1 { format!(" and {} more", lines.len() - 1) } else { String::new() };
+                all.push(format!("{kind} {word}: {}{more}", short(kind, first)));
+            }
+        }
     }
     all
 }
@@ -159,7 +180,16 @@ mod tests {
         assert!(difference(&with(0, "a\nb\n"), &with(0, "a\nb\n")).is_empty());
         assert_eq!(difference(&with(0, "a\nb\n"), &with(0, "a\nc\n")), ["mount left: c", "mount gone: b"]);
         assert_eq!(difference(&with(1, "a\n"), &with(1, "a\na\n")), ["cgroup left: a"]);
+        assert_eq!(difference(&with(1, ""), &with(1, "a\nb\nc\n")), ["cgroup left: a and 2 more"]);
         assert_eq!(difference(&with(2, ""), &with(2, "7 (x y) mnt:[1]\n")), ["process left: 7 (x y)"]);
+    }
+
+    #[test]
+    fn new_files_come_deepest_first() {
+        let before = with(3, "/run/\n/run/a/\n");
+        let after = with(3, "/run/\n/run/a/\n/run/a/x\n/run/b/\n/run/b/y\n");
+        assert_eq!(after.files_beyond(&before), ["/run/b/y", "/run/b", "/run/a/x"]);
+        assert!(before.files_beyond(&after).is_empty());
     }
 
     #[test]

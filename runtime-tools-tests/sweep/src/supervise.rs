@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use crate::faults;
 use crate::kernel::{self, Call};
+use crate::oracle;
 use crate::plan::{self, Case, Command, Options, Role, View};
 use crate::trace::{Counted, Hit};
 use crate::verdict::Judge;
@@ -112,21 +113,23 @@ fn in_own_world(id: &str, work: impl FnOnce() -> i32) -> Result<i32> {
             eprintln!("sweep: {e:#}");
             return UNFIT;
         }
-        let code = match child(work) {
+        match child(work) {
             Ok(pid) => wait_for(pid),
             Err(_) => UNFIT,
-        };
-        for left in world::remove_cgroups(id) {
-            eprintln!("sweep: {left} cannot be removed");
         }
-        code
     })?;
-    Ok(wait_for(holder))
+    let code = wait_for(holder);
+    // Here, not in the holder: its /proc belongs to the worker's pid namespace, where it is not.
+    let roots = oracle::hierarchies(&std::fs::read_to_string("/proc/self/mountinfo")?);
+    for left in world::remove_cgroups(&roots, id) {
+        eprintln!("sweep: {left} cannot be removed");
+    }
+    Ok(code)
 }
 
 /// A line of the pipe, short enough to be written whole.
 fn line(kind: &str, index: usize, call: &str, text: &str) -> String {
-    let cut: String = text.replace('\n', " | ").chars().take(800).collect();
+    let cut: String = text.trim_end().replace('\n', " | ").chars().take(800).collect();
     let call: String = call.replace(['\n', '\t'], " ").chars().take(100).collect();
     format!("{kind}\t{index}\t{call}\t{cut}\n")
 }

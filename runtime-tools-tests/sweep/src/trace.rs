@@ -128,9 +128,11 @@ impl Hit {
             && let Some(path) = kernel::read_string(pid, call.args[i], 256)
         {
             text.push_str(&format!("({path})"));
-        } else if matches!(call.number, libc::SYS_write | libc::SYS_read | libc::SYS_prctl | libc::SYS_fcntl)
-        {
-            text.push_str(&format!("({}, {})", call.args[0] as i32, call.args[1] as i32));
+        } else if matches!(
+            call.number,
+            libc::SYS_write | libc::SYS_read | libc::SYS_prctl | libc::SYS_ioctl | libc::SYS_unshare
+        ) {
+            text.push_str(&format!("({})", call.args[0] as i32));
         }
         Self { call, text }
     }

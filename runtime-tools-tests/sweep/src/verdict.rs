@@ -13,7 +13,7 @@ use crate::kernel::{self, Pid, text_of};
 use crate::oracle::{self, Snapshot, difference};
 use crate::plan::{Act, Case, Command, Options, Role};
 use crate::trace::{self, Counted, End, Hit, Launch, Outcome};
-use crate::world::{HOOK_LOG, PID_FILE, REPORT, WAIT, World};
+use crate::world::{self, HOOK_LOG, PID_FILE, REPORT, WAIT, World};
 
 /// What came of a case.
 #[derive(Debug, Default)]
@@ -67,6 +67,19 @@ fn pid_of(text: &str) -> Option<Pid> {
     serde_json::from_str::<Value>(text).ok()?["pid"].as_i64().map(|p| p as Pid)
 }
 
+/// The fields in which two states differ.
+fn state_difference(wanted: &Value, got: &Value) -> String {
+    let keys = |v: &Value| v.as_object().map(|m| m.keys().cloned().collect::<Vec<_>>()).unwrap_or_default();
+    let mut all = keys(wanted);
+    all.extend(keys(got));
+    all.sort();
+    all.dedup();
+    let differing = all.iter().filter(|k| wanted[k.as_str()] != got[k.as_str()]);
+    let parts: Vec<String> =
+        differing.map(|k| format!("{k} is {}, wanted {}", got[k.as_str()], wanted[k.as_str()])).collect();
+    parts.join(", ")
+}
+
 /// The first lines in which two reports differ.
 fn first_difference(wanted: &str, got: &str) -> String {
     let missing = wanted.lines().find(|l| !got.lines().any(|g| g == *l));
@@ -109,7 +122,8 @@ impl Judge {
 
     /// Waits, for a bounded time, until the host is as it was; otherwise what differs.
     fn settle_to(&mut self, wanted: &Snapshot) -> Option<Vec<String>> {
-        let until = Instant::now() + Duration::from_millis(1000);
+        let begun = Instant::now();
+        let until = begun + Duration::from_millis(1000);
         let mut pause = Duration::from_micros(100);
         loop {
             self.world.dead.reap();
@@ -117,8 +131,12 @@ impl Judge {
             if now == *wanted {
                 return None;
             }
-            if Instant::now() > until {
-                return Some(difference(wanted, &now));
+            let left = Instant::now() > until;
+            // Without a process more than there should be, nobody is there to tidy up: the kernel's own delays are short.
+            let idle = Instant::now() > begun + Duration::from_millis(60) && wanted.same_processes(&now);
+            if left || idle {
+                let id = &self.world.id;
+                return Some(difference(wanted, &now).iter().map(|l| l.replace(id, "ID")).collect());
             }
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(20));
@@ -334,6 +352,9 @@ impl Judge {
             v.broken.push(format!("{e:#}"));
             v.dirty = true;
         }
+        v.call = v.call.replace(&self.world.id, "ID");
+        v.broken.iter_mut().for_each(|b| *b = b.replace(&self.world.id, "ID"));
+        v.dirty = v.dirty && !self.tidy();
         v
     }
 
@@ -385,7 +406,27 @@ impl Judge {
             }
         }
         v.dirty = self.dirty;
+        if let (Some(first), End::Code(code)) = (v.broken.first_mut(), end)
+            && code != 0
+        {
+            first.insert_str(0, &format!("exit {code}, "));
+        }
         Ok(())
+    }
+
+    /// Makes the host as it was, by force; false when that fails and another worker must go on.
+    fn tidy(&mut self) -> bool {
+        self.running = None;
+        self.dirty = false;
+        self.world.end_processes();
+        world::remove_cgroups(&self.world.hierarchies, &self.world.id);
+        for path in self.look().files_beyond(&self.model.empty) {
+            // What cannot be removed shows in the comparison.
+            let _ = std::fs::remove_file(&path).or_else(|_| std::fs::remove_dir(&path));
+        }
+        self.world.payload.clear();
+        self.take_hook_log();
+        self.look() == self.model.empty
     }
 
     /// Exit 0: the command has done what it says. Ends with an empty host, or with the container that stays.
@@ -417,7 +458,9 @@ impl Judge {
             }
             Command::State => match plain_state(&text_of(self.world.tool.out)) {
                 Ok(v) if v == self.model.running => {}
-                Ok(v) => broken.push(format!("exit 0, but state {v}")),
+                Ok(v) => {
+                    broken.push(format!("exit 0, but state: {}", state_difference(&self.model.running, &v)))
+                }
                 Err(e) => broken.push(format!("exit 0, but {e:#}")),
             },
         }
@@ -456,7 +499,7 @@ impl Judge {
         let id = self.id();
         let (state, pid) = self.state().context("after create")?;
         if state != self.model.created {
-            broken.push(format!("exit 0, but state {state}"));
+            broken.push(format!("exit 0, but state: {}", state_difference(&self.model.created, &state)));
         }
         let named = self.world.take_pid_file();
         if named.is_none() || named != pid {
@@ -496,7 +539,7 @@ impl Judge {
         self.compare_report(broken);
         let (state, _) = self.state().context("after the payload's end")?;
         if state != self.model.stopped {
-            broken.push(format!("ended, but state {state}"));
+            broken.push(format!("ended, but state: {}", state_difference(&self.model.stopped, &state)));
         }
         let ran = self.world.tool(&["delete", &id])?;
         if ran.end != End::Code(0) {
@@ -607,6 +650,8 @@ mod tests {
         assert_eq!(a, b);
         assert!(plain_state("{").is_err());
         assert_eq!(pid_of(r#"{"pid":4}"#), Some(4));
+        let c = plain_state(r#"{"id":"y","status":"created"}"#).unwrap();
+        assert_eq!(state_difference(&a, &c), r#"id is "y", wanted "x""#);
     }
 
     #[test]

@@ -245,6 +245,27 @@ impl World {
         let _ = fs::remove_file(PID_FILE);
     }
 
+    /// Kills by its id each process there is but this one, which is pid 1 here, and reaps it.
+    pub fn end_processes(&mut self) {
+        let until = Instant::now() + Duration::from_secs(5);
+        while Instant::now() < until {
+            let others: Vec<Pid> = fs::read_dir("/proc")
+                .into_iter()
+                .flatten()
+                .filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok())
+                .filter(|pid| *pid != 1)
+                .collect();
+            if others.is_empty() {
+                return;
+            }
+            others.into_iter().for_each(|pid| {
+                kernel::kill(pid);
+            });
+            std::thread::sleep(Duration::from_micros(500));
+            self.dead.reap();
+        }
+    }
+
     /// A probe's report with ids replaced, so that two containers compare.
     pub fn normal(&self, report: &str) -> String {
         let mut out = String::with_capacity(report.len());
@@ -294,17 +315,16 @@ fn make_files(own: &[u8], id: &str, view: View, hook: bool) -> Result<()> {
     Ok(())
 }
 
-/// Removes the cgroups of a worker that is gone, deepest first; those that stay are returned.
-pub fn remove_cgroups(id: &str) -> Vec<String> {
-    let roots = oracle::hierarchies(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default());
+/// Removes the cgroups with `id` in their name below `roots`, deepest first; those that stay are returned.
+pub fn remove_cgroups(roots: &[String], id: &str) -> Vec<String> {
     let mut left = Vec::new();
     for root in roots {
-        let tops = fs::read_dir(&root).into_iter().flatten().filter_map(Result::ok);
+        let tops = fs::read_dir(root).into_iter().flatten().filter_map(Result::ok);
         for top in tops.filter(|e| e.file_name().to_string_lossy().contains(id)) {
             let path = top.path();
             let until = Instant::now() + Duration::from_secs(2);
             while path.is_dir() && !remove_tree(&path) && Instant::now() < until {
-                std::thread::sleep(Duration::from_millis(5));
+                std::thread::sleep(Duration::from_millis(1));
             }
             if path.exists() {
                 left.push(path.display().to_string());
