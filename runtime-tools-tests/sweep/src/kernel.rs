@@ -380,7 +380,7 @@ pub fn memory_file(name: &CStr) -> Result<RawFd> {
 
 /// The whole text of a memory file.
 pub fn text_of(fd: RawFd) -> String {
-    let mut all = vec![0u8; 65536];
+    let mut all = vec![0u8; 4096];
     let mut got = 0;
     loop {
         if got == all.len() {

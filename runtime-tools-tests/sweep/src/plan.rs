@@ -86,6 +86,8 @@ pub struct Case {
     pub n: usize,
     /// What happens there.
     pub act: Act,
+    /// The last call that the role was seen to make; after create that is the wait for start.
+    pub last: bool,
 }
 
 impl Case {
@@ -322,7 +324,8 @@ pub fn cases(roles: &[(Role, Vec<Call>)], o: &Options) -> (Vec<Case>, usize) {
     let mut harmless = 0;
     for (role, calls) in roles.iter().filter(|(r, _)| o.role.as_ref().is_none_or(|only| only == r)) {
         for (n, call) in calls.iter().enumerate().filter(|(n, _)| (o.from..=o.to).contains(n)) {
-            let mut add = |act| all.push(Case { role: role.clone(), n, act });
+            let last = n + 1 == calls.len();
+            let mut add = |act| all.push(Case { role: role.clone(), n, act, last });
             if o.kill_main {
                 add(Act::KillMain);
             }

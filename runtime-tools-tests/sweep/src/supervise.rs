@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write as _};
 use std::os::fd::FromRawFd;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -193,7 +193,7 @@ fn count(command: Command, view: View, o: &Options) -> Result<(Counted, Vec<Stri
         let code = in_own_world(&id, || {
             kernel::tick();
             let result = World::enter(&o.runtime, &id, view, o.hook, o.deadline)
-                .and_then(|w| Judge::new(w, o.hook))
+                .and_then(|w| Judge::new(w, command, o.hook))
                 .and_then(|mut j| Ok((j.count(command)?, j.count(command)?)));
             let text = match result {
                 Ok((a, b)) => format!("{}\n{}\n", roles_to_json(&a), roles_to_json(&b)),
@@ -225,7 +225,8 @@ fn work(
     out: &mut File,
 ) -> i32 {
     kernel::tick();
-    let judge = World::enter(&o.runtime, id, view, o.hook, o.deadline).and_then(|w| Judge::new(w, o.hook));
+    let judge =
+        World::enter(&o.runtime, id, view, o.hook, o.deadline).and_then(|w| Judge::new(w, command, o.hook));
     let mut judge = match judge {
         Ok(judge) => judge,
         Err(e) => {
@@ -386,8 +387,7 @@ fn list(roles: &Counted, o: &Options) {
     }
 }
 
-/// Sweeps all that was asked for; the process's exit code.
-pub fn main(o: &Options) -> Result<i32> {
+fn sweep_all(o: &Options) -> Result<i32> {
     let begun = Instant::now();
     let mut tally = Tally::default();
     for view in &o.views {
@@ -398,6 +398,44 @@ pub fn main(o: &Options) -> Result<i32> {
     println!("{:.1} s in all", begun.elapsed().as_secs_f64());
     println!("{} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.skipped);
     Ok(i32::from(tally.failed > 0))
+}
+
+static ASKED_TO_END: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn on_end(_: i32) {
+    ASKED_TO_END.store(true, Ordering::Relaxed);
+}
+
+/// Sweeps all that was asked for; the process's exit code. A process of its own does it, so that this one can
+/// remove the cgroups also when the sweep is told to end midway: all the others die with their parents.
+pub fn main(o: &Options) -> Result<i32> {
+    let sweeper = child(|| match sweep_all(o) {
+        Ok(code) => code,
+        Err(e) => {
+            eprintln!("sweep: {e:#}");
+            2
+        }
+    })?;
+    // SAFETY: the handler stores to an atomic; the structure lives through the calls.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = on_end as extern "C" fn(i32) as usize;
+        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+            libc::sigaction(signal, &action, std::ptr::null_mut());
+        }
+    }
+    let mut status = 0;
+    // SAFETY: waitpid writes one int at status.
+    while unsafe { libc::waitpid(sweeper, &mut status, 0) } == -1 && kernel::errno() == libc::EINTR {
+        if ASKED_TO_END.load(Ordering::Relaxed) {
+            kernel::kill(sweeper);
+        }
+    }
+    let roots = oracle::hierarchies(&std::fs::read_to_string("/proc/self/mountinfo")?);
+    for left in world::remove_cgroups(&roots, &format!("sweep-{sweeper}-")) {
+        eprintln!("sweep: {left} cannot be removed");
+    }
+    Ok(if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { 128 + libc::WTERMSIG(status) })
 }
 
 #[cfg(test)]

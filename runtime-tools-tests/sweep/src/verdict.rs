@@ -101,12 +101,13 @@ fn message_fault(err: &str) -> Option<String> {
 
 impl Judge {
     /// Learns the model from two unfaulted lives; they must agree and leave nothing.
-    pub fn new(world: World, hook: bool) -> Result<Self> {
+    /// Only what `command` needs is tried: a runtime may not have all yet.
+    pub fn new(world: World, command: Command, hook: bool) -> Result<Self> {
         let mut judge = Self { world, model: Model::default(), hook, running: None, dirty: false };
-        judge.model = judge.life().context("a life without faults")?;
+        judge.model = judge.life(command).context("a life without faults")?;
         let empty = judge.look();
         judge.model.empty = empty;
-        let again = judge.life().context("a second life without faults")?;
+        let again = judge.life(command).context("a second life without faults")?;
         if judge.model.report != again.report {
             bail!("two reports differ: {}", first_difference(&judge.model.report, &again.report));
         }
@@ -177,7 +178,7 @@ impl Judge {
         text
     }
 
-    fn life(&mut self) -> Result<Model> {
+    fn life(&mut self, command: Command) -> Result<Model> {
         let id = self.id();
         let mut m = Model::default();
         self.world.create(REPORT)?;
@@ -202,14 +203,17 @@ impl Judge {
         }
         m.stopped = self.state()?.0;
         self.tool(&["delete", &id])?;
-        // The container that stays, for exec and state.
-        self.world.dead.clear();
-        self.keep_running()?;
-        m.running = self.state()?.0;
-        let out = self.tool(&["exec", &id, "/probe", "report"])?;
-        m.exec = self.world.normal(&out);
-        self.tool(&["delete", "--force", &id])?;
-        self.running = None;
+        if matches!(command, Command::Exec | Command::State) {
+            self.world.dead.clear();
+            self.keep_running()?;
+            m.running = self.state()?.0;
+            if command == Command::Exec {
+                let out = self.tool(&["exec", &id, "/probe", "report"])?;
+                m.exec = self.world.normal(&out);
+            }
+            self.tool(&["delete", "--force", &id])?;
+            self.running = None;
+        }
         self.take_hook_log();
         Ok(m)
     }
@@ -374,8 +378,11 @@ impl Judge {
             return Ok(());
         };
         v.call = hit.text.clone();
-        if err.contains("panicked") {
-            v.broken.push(format!("panic: {}", err.trim_end().replace('\n', " | ")));
+        let panic = err.contains("panicked");
+        if panic {
+            let lines: Vec<&str> =
+                err.lines().filter(|l| !l.is_empty() && !l.starts_with("note: ")).collect();
+            v.broken.push(format!("panic: {}", lines.join(" | ")));
         }
         if end == End::Hang {
             let excused =
@@ -392,13 +399,13 @@ impl Judge {
         match case.act {
             Act::KillMain => self.killed(broken)?,
             Act::Fail(_) | Act::KillRole => {
-                if let (End::Signal(s), Act::Fail(_)) = (end, case.act) {
+                if let (End::Signal(s), Act::Fail(_), false) = (end, case.act, panic) {
                     broken.push(format!("died by signal {s}: stderr {:?}", err.trim_end()));
                 }
                 if end == End::Code(0) {
-                    self.succeeded_with(command, case, broken)?;
+                    self.succeeded_with(command, case, init, broken)?;
                 } else {
-                    if !is_silent(end, case, &hit) {
+                    if !panic && !is_silent(end, case, &hit) {
                         broken.extend(message_fault(&err));
                     }
                     self.failed(command, broken)?;
@@ -549,38 +556,67 @@ impl Judge {
         Ok(())
     }
 
-    /// Exit 0 although something was done to a process: as `succeeded`, with two allowances.
-    fn succeeded_with(&mut self, command: Command, case: &Case, broken: &mut Vec<String>) -> Result<()> {
-        // The init stage past the gate may fail after start has returned: then the container is stopped.
-        let late = command == Command::Start && case.role.init;
-        // A container whose init was killed after create had returned is stopped too.
-        let killed = case.act == Act::KillRole && command == Command::Create;
-        if (late || killed) && self.world.payload_is_silent() {
-            let until = Instant::now() + Duration::from_secs(2);
-            loop {
-                self.world.dead.reap();
-                let (state, _) = self.state().context("after the init stage's end")?;
-                if state["status"] == "stopped" {
+    /// Exit 0 although something was done to a process: as `succeeded`, but a command that has returned cannot
+    /// know what becomes of the init stage after it.
+    fn succeeded_with(
+        &mut self,
+        command: Command,
+        case: &Case,
+        init: Option<Pid>,
+        broken: &mut Vec<String>,
+    ) -> Result<()> {
+        let deadline = self.world.deadline();
+        match (command, case.act) {
+            (Command::Start, _) if case.role.init => {
+                if init.and_then(|pid| self.world.dead.wait(pid, deadline)).is_none() {
+                    broken.push("exit 0, but the init stage does not end".to_string());
+                    return self.force_delete(broken);
+                }
+                if self.world.payload_is_silent() {
                     return self.killed(broken);
                 }
-                let over = Instant::now() > until;
-                if over || !self.world.payload_is_silent() {
-                    break;
+            }
+            (Command::Create, Act::KillRole) => {
+                self.world.dead.reap();
+                if self.state().context("after the init stage's end")?.0["status"] == "stopped" {
+                    return self.killed(broken);
                 }
-                std::thread::sleep(Duration::from_millis(1));
+                // Made anew, as after a kill at birth that was meant for another cgroup: then it must be all there.
             }
-            if killed {
-                broken.push("exit 0 and not stopped, but its init stage was killed".to_string());
-                return self.killed(broken);
-            }
+            (Command::Create, Act::Fail(_)) if case.last => return self.created_at_gate(broken),
+            _ => {}
         }
         self.succeeded(command, broken)
+    }
+
+    /// Create returned 0 and the init stage's wait for start was faulted: it is all there, or it is stopped and
+    /// start says so.
+    fn created_at_gate(&mut self, broken: &mut Vec<String>) -> Result<()> {
+        let id = self.id();
+        if self.state().context("after create")?.0["status"] != "stopped" {
+            let pid = self.world.take_pid_file();
+            let ran = self.world.tool(&["start", &id])?;
+            match ran.end {
+                End::Code(0) => {
+                    self.compare_hook(broken);
+                    self.started(pid, broken)?;
+                    self.compare_host(Command::Create, "", broken);
+                    return Ok(());
+                }
+                End::Code(_) => broken.extend(message_fault(&ran.err)),
+                end => broken.push(format!("exit 0, but start {end:?}: {}", ran.err.trim_end())),
+            }
+        }
+        self.killed(broken)
     }
 
     /// Exit not 0: nothing is left, or for a command on a container one `delete --force` leaves nothing.
     fn failed(&mut self, command: Command, broken: &mut Vec<String>) -> Result<()> {
         match command {
-            Command::Create | Command::Run => {}
+            Command::Create => {}
+            // The pid file of a container that has run is the caller's.
+            Command::Run if !self.world.payload_is_silent() => self.world.drop_pid_file(),
+            Command::Run => {}
             Command::Start => {
                 // A report means that the payload ran although start said no.
                 if !self.world.payload_is_silent() {
@@ -656,7 +692,7 @@ mod tests {
 
     #[test]
     fn the_fault_may_be_the_message_itself() {
-        let case = |act| Case { role: Role::main().child(1), n: 0, act };
+        let case = |act| Case { role: Role::main().child(1), n: 0, act, last: false };
         let hit = |fd| Hit {
             call: kernel::Call { number: libc::SYS_write, args: [fd, 0, 0, 0, 0, 0] },
             text: String::new(),
