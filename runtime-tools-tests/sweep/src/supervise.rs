@@ -256,27 +256,18 @@ fn work(
 }
 
 /// A job: one worker after another.
-fn job(
-    shared: &Shared,
-    number: usize,
-    command: Command,
-    view: View,
-    cases: &[Case],
-    o: &Options,
-    mut out: File,
-) -> i32 {
+fn job(task: &Task, number: usize, mut out: File) -> i32 {
     let parent = std::os::unix::process::parent_id();
     let mut unfit = 0;
     for generation in 0.. {
         let id = format!("sweep-{parent}-{number}-{generation}");
-        let code = in_own_world(&id, || work(shared, number, &id, command, view, cases, o, &mut out))
-            .unwrap_or(UNFIT);
+        let code = in_own_world(&id, || work(task, number, &id, &mut out)).unwrap_or(UNFIT);
         match code {
             DONE => return 0,
             SPOILED => unfit = 0,
             UNFIT => unfit += 1,
             _ => {
-                let at = shared.current[number].swap(0, Ordering::Relaxed);
+                let at = task.shared.current[number].swap(0, Ordering::Relaxed);
                 if at > 0 {
                     let text = format!("the worker died with code {code}");
                     // Without the line the sums do not add up, which the supervisor says.
@@ -318,11 +309,11 @@ pub fn sweep(command: Command, view: View, o: &Options) -> Result<Tally> {
         return Ok(Tally { skipped: cases.len() + harmless, ..Tally::default() });
     }
     let (read, write) = pipe()?;
-    let shared = shared()?;
+    let task = Task { shared: shared()?, command, view, cases: &cases, o };
     let mut jobs = Vec::new();
     for number in 0..o.jobs.min(64).min(cases.len()) {
         let out = write.try_clone()?;
-        jobs.push(child(|| job(shared, number, command, view, &cases, o, out))?);
+        jobs.push(child(|| job(&task, number, out))?);
     }
     drop(write);
     let mut tally = Tally { skipped: harmless, ..Tally::default() };
