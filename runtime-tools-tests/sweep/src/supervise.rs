@@ -213,17 +213,18 @@ fn count(command: Command, view: View, o: &Options) -> Result<(Counted, Vec<Stri
     }
 }
 
-/// A worker: judges cases until none is left or its host is spoiled.
-fn work(
-    shared: &Shared,
-    job: usize,
-    id: &str,
+/// What all jobs of one command have.
+struct Task<'a> {
+    shared: &'a Shared,
     command: Command,
     view: View,
-    cases: &[Case],
-    o: &Options,
-    out: &mut File,
-) -> i32 {
+    cases: &'a [Case],
+    o: &'a Options,
+}
+
+/// A worker: judges cases until none is left or its host is spoiled.
+fn work(task: &Task, job: usize, id: &str, out: &mut File) -> i32 {
+    let Task { shared, command, view, cases, o } = *task;
     kernel::tick();
     let judge =
         World::enter(&o.runtime, id, view, o.hook, o.deadline).and_then(|w| Judge::new(w, command, o.hook));
