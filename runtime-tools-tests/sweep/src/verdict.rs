@@ -408,6 +408,10 @@ impl Judge {
                     if !panic && !is_silent(end, case, &hit) {
                         broken.extend(message_fault(&err));
                     }
+                    if command == Command::Run && end == KILLED {
+                        // Started, then killed in the payload's place: the pid file is the caller's.
+                        self.world.drop_pid_file();
+                    }
                     self.failed(command, broken)?;
                 }
             }
@@ -653,12 +657,14 @@ impl Judge {
     }
 }
 
+/// The exit of a command that passes on its payload's end by SIGKILL.
+const KILLED: End = End::Code(128 + libc::SIGKILL);
+
 /// Whether a failed command owes no message: its write to stderr was the fault, or it passes on the end by
 /// SIGKILL of a process that it waited for.
 fn is_silent(end: End, case: &Case, hit: &Hit) -> bool {
     let on_stderr = matches!(hit.call.number, libc::SYS_write | libc::SYS_writev) && hit.call.args[0] == 2;
-    on_stderr
-        || (case.act == Act::KillRole && end == End::Code(128 + libc::SIGKILL) && case.role != Role::main())
+    on_stderr || (case.act == Act::KillRole && end == KILLED && case.role != Role::main())
 }
 
 #[cfg(test)]
