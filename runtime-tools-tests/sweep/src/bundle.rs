@@ -11,6 +11,8 @@ pub struct Wish<'a> {
     pub id: &'a str,
     /// The cgroup view decides on resources.
     pub view: View,
+    /// The v2 tree's controllers, as `cgroup.controllers` has them.
+    pub controllers: &'a str,
     /// The payload's arguments.
     pub args: &'a [&'a str],
     /// Absolute path of the rootfs.
@@ -34,14 +36,18 @@ pub fn config(wish: &Wish) -> Value {
             {"allow": true, "type": "c", "major": 1, "minor": 3, "access": "rwm"},
         ]
     });
-    match wish.view {
-        View::V1 => {
-            resources["memory"] = json!({"limit": 67_108_864});
-            resources["pids"] = json!({"limit": 64});
-            resources["cpu"] = json!({"shares": 512});
+    let has = |name| wish.view == View::V1 || wish.controllers.split_whitespace().any(|c| c == name);
+    for (controller, limit) in [
+        ("memory", json!({"limit": 67_108_864})),
+        ("pids", json!({"limit": 64})),
+        ("cpu", json!({"shares": 512})),
+    ] {
+        if has(controller) {
+            resources[controller] = limit;
         }
-        // The v2 tree of a hybrid host has no controller that could be limited here; device rules are a program.
-        View::V2 => namespaces.push("cgroup"),
+    }
+    if wish.view == View::V2 {
+        namespaces.push("cgroup");
     }
     let mut config = json!({
         "ociVersion": "1.2.0",
@@ -118,9 +124,11 @@ mod tests {
     use super::*;
 
     fn wish(view: View, hook: bool) -> Value {
+        let controllers = if hook { "hugetlb" } else { "" };
         config(&Wish {
             id: "c1",
             view,
+            controllers,
             args: &["/probe", "report"],
             rootfs: "/r",
             data: "/d",
@@ -136,6 +144,17 @@ mod tests {
         assert_eq!(v2["linux"]["namespaces"].as_array().unwrap().len(), 6);
         assert_eq!(v1["linux"]["resources"]["pids"]["limit"], 64);
         assert!(v2["linux"]["resources"].get("pids").is_none());
+        let whole = config(&Wish {
+            id: "c1",
+            view: View::V2,
+            controllers: "cpuset cpu io memory pids",
+            args: &[],
+            rootfs: "/r",
+            data: "/d",
+            hook: None,
+        });
+        assert_eq!(whole["linux"]["resources"]["pids"]["limit"], 64);
+        assert_eq!(whole["linux"]["resources"]["memory"]["limit"], 67_108_864);
         assert!(v1.get("hooks").is_none());
         assert_eq!(v2["hooks"]["createRuntime"][0]["args"][2], "/log");
         assert_eq!(v1["linux"]["cgroupsPath"], "/c1");

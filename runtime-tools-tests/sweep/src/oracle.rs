@@ -154,7 +154,15 @@ pub fn hierarchies(mountinfo: &str) -> Vec<String> {
 pub fn limits(hierarchies: &[String], id: &str) -> String {
     let mut out = String::new();
     for root in hierarchies {
-        for name in ["pids.max", "memory.limit_in_bytes", "cpu.shares", "devices.list"] {
+        for name in [
+            "pids.max",
+            "memory.limit_in_bytes",
+            "memory.max",
+            "cpu.shares",
+            "cpu.weight",
+            "devices.list",
+            "cgroup.controllers",
+        ] {
             if let Ok(text) = fs::read_to_string(format!("{root}/{id}/{name}")) {
                 let mut lines: Vec<&str> = text.lines().collect();
                 lines.sort_unstable();

@@ -301,10 +301,13 @@ fn make_files(own: &[u8], id: &str, view: View, hook: bool) -> Result<()> {
     if hook {
         fs::write(HOOK_LOG, "")?;
     }
+    // Not there as v1: no controllers then.
+    let controllers = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
     for (path, word) in [(REPORT, "report"), (WAIT, "wait")] {
         let config = bundle::config(&bundle::Wish {
             id,
             view,
+            controllers: &controllers,
             args: &["/probe", word],
             rootfs: "/run/sweep/rootfs",
             data: "/run/sweep/data",
