@@ -1,0 +1,64 @@
+#!/bin/sh
+# demo.sh NARU: makes a bundle with the default configuration and a busybox root, runs it, and shows from inside what
+# is isolated. As root it needs nothing else; an ordinary user needs user namespaces, and gets one by unshare(1).
+set -eu
+naru=$(realpath "$1")
+
+if [ "$(id -u)" != 0 ] && [ "${NARU_DEMO_INSIDE-}" != 1 ]; then
+    if ! unshare --user --map-root-user --mount true 2>/dev/null; then
+        echo "demo: an ordinary user needs user namespaces, which this system does not allow; try it as root" >&2
+        exit 1
+    fi
+    echo "demo: not root: running inside a user namespace (unshare --map-root-user)"
+    NARU_DEMO_INSIDE=1 exec unshare --user --map-root-user --mount "$0" "$naru"
+fi
+
+busybox=$(command -v busybox || true)
+if [ -z "$busybox" ] || ldd "$busybox" >/dev/null 2>&1; then
+    if [ "${NARU_DEMO_INSIDE-}" != 1 ] && command -v apt-get >/dev/null; then
+        echo "demo: installing busybox-static for the container's root"
+        { apt-get install -y -q busybox-static || { apt-get update -q && apt-get install -y -q busybox-static; }; } >/dev/null
+        busybox=$(command -v busybox)
+    else
+        echo "demo: needs a static busybox (Debian: apt-get install busybox-static)" >&2
+        exit 1
+    fi
+fi
+
+dir=$(mktemp -d)
+id=demo-$$
+cleanup() {
+    "$naru" --root "$dir/state" delete --force "$id" 2>/dev/null || true
+    rm -rf "$dir"
+}
+trap cleanup EXIT
+mkdir -p "$dir/bundle/rootfs/bin" "$dir/bundle/rootfs/etc" "$dir/bundle/rootfs/proc" "$dir/bundle/rootfs/sys" \
+    "$dir/bundle/rootfs/dev" "$dir/bundle/rootfs/tmp"
+cp "$busybox" "$dir/bundle/rootfs/bin/busybox"
+for applet in sh id hostname ps mount ls cat head wc grep echo ip touch; do ln -s busybox "$dir/bundle/rootfs/bin/$applet"; done
+echo 'root:x:0:0:root:/root:/bin/sh' >"$dir/bundle/rootfs/etc/passwd"
+
+cat >"$dir/bundle/rootfs/show.sh" <<'END'
+line() { printf '%-22s %s\n' "$1" "$2"; }
+line 'user' "$(id)"
+line 'host name' "$(hostname) (UTS namespace)"
+line 'process id' "$$, of $(ps | grep -c -v -e PID -e ' ps$' -e grep) process(es) (pid namespace)"
+line 'network devices' "$(ls /sys/class/net 2>/dev/null | tr '\n' ' ')(network namespace)"
+line 'mounts' "$(grep -c . /proc/self/mountinfo), none of the host's (mount namespace)"
+line 'devices' "$(cd /dev && echo *)"
+line 'capabilities' "$(grep CapEff /proc/self/status | cut -f2)"
+line 'new privileges' "NoNewPrivs=$(grep NoNewPrivs /proc/self/status | cut -f2)"
+line 'write to /' "$(touch /x 2>&1 || true)"
+line 'write to /proc/sys' "$( (echo 1 >/proc/sys/kernel/panic) 2>&1 || true)"
+line 'masked /proc/keys' "$(wc -c </proc/keys) bytes"
+END
+
+cd "$dir/bundle"
+"$naru" spec
+# The default configuration as it is, but for the program.
+sed -i 's|"sh"|"/bin/sh", "/show.sh"|; s|"terminal": true|"terminal": false|' config.json
+echo "demo: $("$naru" --version | head -n 1): naru run $id"
+echo
+"$naru" --root "$dir/state" run "$id"
+echo
+echo "demo: the container is gone: $("$naru" --root "$dir/state" list -q | wc -l) left"

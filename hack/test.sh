@@ -1,0 +1,110 @@
+#!/bin/bash
+# test.sh: everything that decides whether naru is right, in stages; installs what they need where it can (root, apt).
+#
+# Each stage prints a line `N passed, N failed, N skipped`; the last line of all is their sum. A stage that cannot run
+# here counts as one skipped, with its reason. STAGES="unit suite-v1" runs only these.
+set -u
+cd "$(dirname "$0")/.." || exit 1
+repo=$PWD
+target=$(uname -m)-unknown-linux-musl
+naru=$repo/target/$target/release/naru
+suite_dir=$repo/runtime-tools-tests
+suite=$suite_dir/target/$target/release/suite
+passed=0 failed=0 skipped=0 broken=()
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+# Adds a package where a program is missing; without root or apt the stages that need it skip.
+need() { # PROGRAM PACKAGE
+    command -v "$1" >/dev/null && return 0
+    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return 1
+    [ -e "$work/updated" ] || { apt-get update -q >/dev/null 2>&1 && touch "$work/updated"; }
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$2" >/dev/null 2>&1
+    command -v "$1" >/dev/null
+}
+
+wanted() { [ -z "${STAGES-}" ] || case " $STAGES " in *" $1 "*) true ;; *) false ;; esac; }
+
+skip() { # STAGE REASON
+    wanted "$1" || return 0
+    echo "== $1: SKIP $2"
+    skipped=$((skipped + 1))
+}
+
+# Runs a stage. With `counts`, its own closing line is added up; else it is one check.
+stage() { # NAME counts|plain CMD..
+    local name=$1 kind=$2 log=$work/$1.log line status
+    shift 2
+    wanted "$name" || return 0
+    echo "== $name"
+    "$@" >"$log" 2>&1
+    status=$?
+    line=$(grep -E '^([a-z-]+: )?[0-9]+ passed, [0-9]+ failed' "$log" | tail -n 1)
+    if [ "$status" = 77 ]; then
+        skip "$name" "$(grep -m 1 SKIP "$log" | sed 's/.*SKIP //')"
+        return
+    fi
+    if [ "$kind" = counts ] && [ -n "$line" ]; then
+        local p f s
+        p=$(sed 's/.*\b\([0-9]*\) passed.*/\1/' <<<"$line")
+        f=$(sed 's/.*\b\([0-9]*\) failed.*/\1/' <<<"$line")
+        s=$(sed -n 's/.*\b\([0-9]*\) skipped.*/\1/p' <<<"$line")
+        passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + ${s:-0}))
+        grep -E '^SKIP' "$log" || true
+        [ "$status" = 0 ] || [ "$f" != 0 ] || { failed=$((failed + 1)) f=1; }
+        if [ "$f" != 0 ]; then
+            broken+=("$name")
+            grep -E -A4 '^(FAIL|VIOLATION)' "$log" | head -n 200
+            [ "$(grep -c -E '^(FAIL|VIOLATION)' "$log")" != 0 ] || tail -n 60 "$log"
+        fi
+        echo "   $line"
+    elif [ "$status" = 0 ]; then
+        passed=$((passed + 1))
+        echo "   passed"
+    else
+        failed=$((failed + 1))
+        broken+=("$name")
+        tail -n 60 "$log"
+    fi
+}
+
+unit() {
+    local sums
+    cargo test --target "$target" 2>&1 | tee "$work/unit.out"
+    [ "${PIPESTATUS[0]}" = 0 ] || { echo "0 passed, 1 failed, 0 skipped"; return 1; }
+    sums=$(awk '/^test result:/ {p += $4; f += $6; s += $8} END {print p + 0, f + 0, s + 0}' "$work/unit.out")
+    # shellcheck disable=SC2086
+    printf '%s passed, %s failed, %s skipped\n' $sums
+}
+
+need cc gcc && need make make
+rustc --print sysroot >/dev/null || exit 1
+stage format plain cargo fmt --check
+stage lint plain cargo clippy --all-targets -- -D warnings
+stage build plain hack/build.sh
+stage unit counts unit
+
+stage suite-build plain sh -c "cd '$suite_dir' && cargo build --release --target $target"
+if [ "$(id -u)" != 0 ]; then
+    for name in suite-v1 suite-v2 suite-uml sweep-v1 sweep-v2; do skip "$name" "needs root"; done
+else
+    export RUNTIME=$naru
+    stage suite-v1 counts "$suite" --view v1
+    stage suite-v2 counts "$suite" --view v2
+    if [ ! -x "${LAB:=/var/tmp/naru-lab}/forky/usr/bin/linux.uml" ] && [ "${NARU_NO_LAB-}" != 1 ] && wanted suite-uml; then
+        need mmdebstrap mmdebstrap && need patchelf patchelf && need jq jq && hack/lab.sh >"$work/lab.log" 2>&1
+    fi
+    export LAB
+    stage suite-uml counts "$suite_dir/uml.sh" --timeout 900 "$suite" --view host
+    need busybox busybox-static
+    stage sweep-build plain sh -c "cd '$suite_dir/sweep' && cargo build --release --target $target"
+    sweep=$suite_dir/sweep/target/$target/release/sweep
+    # Every seventh call here; all of them in a quarter of an hour: runtime-tools-tests/sweep/README.md.
+    stage sweep-v1 counts "$sweep" "$naru" --view v1 --every "${SWEEP_EVERY:-7}"
+    stage sweep-v2 counts "$sweep" "$naru" --view v2 --every "${SWEEP_EVERY:-7}"
+fi
+
+echo
+[ ${#broken[@]} = 0 ] || echo "failed stages: ${broken[*]}"
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" = 0 ]
