@@ -9,7 +9,7 @@
 use crate::time;
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+use nix::fcntl::{AT_FDCWD, FcntlArg, OFlag, fcntl, openat};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use std::fmt::{Display, Write as _};
 use std::fs::File;
@@ -169,7 +169,8 @@ fn open_log(path: &Path) -> Result<OwnedFd> {
     // without a reader must not hang the runtime (NONBLOCK).
     let flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_NOFOLLOW;
     let flags = flags | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-    let fd = match open(path, flags, Mode::from_bits_truncate(0o644)) {
+    // musl's open(2) would set close-on-exec a second time.
+    let fd = match openat(AT_FDCWD, path, flags, Mode::from_bits_truncate(0o644)) {
         Err(Errno::ELOOP) => bail!("the log file must not be a symbolic link"),
         Err(Errno::ENXIO) => bail!("nobody reads from it"),
         opened => opened?,
@@ -187,7 +188,7 @@ fn open_log(path: &Path) -> Result<OwnedFd> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nix::sys::stat::Mode;
+    use nix::fcntl::open;
     use std::os::unix::fs::symlink;
     use std::path::PathBuf;
 

@@ -115,11 +115,7 @@ fn describe(error: &anyhow::Error) -> String {
             line.push_str(": ");
         }
         match errno {
-            Some(errno) => {
-                let text = errno.desc();
-                let first = text.chars().next().map_or(0, char::len_utf8);
-                line.push_str(&format!("{errno:?}: {}{}", text[..first].to_lowercase(), &text[first..]));
-            }
+            Some(errno) => line.push_str(&format!("{errno:?}: {}", sys::words(errno))),
             None => line.push_str(&cause.to_string()),
         }
     }

@@ -50,10 +50,11 @@ const CAPABILITIES: Names = &[
     "CAP_AUDIT_READ", "CAP_PERFMON", "CAP_BPF", "CAP_CHECKPOINT_RESTORE",
 ];
 
+/// Without SCMP_ACT_NOTIFY: nobody takes the listener from the container's process yet.
 #[rustfmt::skip]
 const SECCOMP_ACTIONS: Names = &[
     "SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_KILL_THREAD",
-    "SCMP_ACT_LOG", "SCMP_ACT_NOTIFY", "SCMP_ACT_TRACE", "SCMP_ACT_TRAP",
+    "SCMP_ACT_LOG", "SCMP_ACT_TRACE", "SCMP_ACT_TRAP",
 ];
 
 #[rustfmt::skip]
@@ -61,8 +62,15 @@ const SECCOMP_OPERATORS: Names = &[
     "SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_LT", "SCMP_CMP_MASKED_EQ", "SCMP_CMP_NE",
 ];
 
-const SECCOMP_ARCHS: Names =
-    &["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM", "SCMP_ARCH_X32", "SCMP_ARCH_X86", "SCMP_ARCH_X86_64"];
+/// Names a profile may list; those that a kernel of this architecture cannot run get no code.
+#[rustfmt::skip]
+const SECCOMP_ARCHS: Names = &[
+    "SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM", "SCMP_ARCH_LOONGARCH64", "SCMP_ARCH_M68K", "SCMP_ARCH_MIPS",
+    "SCMP_ARCH_MIPS64", "SCMP_ARCH_MIPS64N32", "SCMP_ARCH_MIPSEL", "SCMP_ARCH_MIPSEL64", "SCMP_ARCH_MIPSEL64N32",
+    "SCMP_ARCH_PARISC", "SCMP_ARCH_PARISC64", "SCMP_ARCH_PPC", "SCMP_ARCH_PPC64", "SCMP_ARCH_PPC64LE",
+    "SCMP_ARCH_RISCV64", "SCMP_ARCH_S390", "SCMP_ARCH_S390X", "SCMP_ARCH_SH", "SCMP_ARCH_SHEB", "SCMP_ARCH_X32",
+    "SCMP_ARCH_X86", "SCMP_ARCH_X86_64",
+];
 
 const SECCOMP_FLAGS: Names =
     &["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_LOG"];
@@ -141,6 +149,9 @@ fn render() -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use oci_spec::runtime::{
+        Arch, LinuxNamespaceType, LinuxSeccompAction, LinuxSeccompFilterFlag, LinuxSeccompOperator,
+    };
 
     #[test]
     fn has_what_engines_dereference() {
@@ -160,10 +171,31 @@ mod tests {
     }
 
     #[test]
-    fn lists_are_sorted_where_runc_sorts_them() {
+    fn lists_are_sorted_as_runc_sorts_them() {
+        assert!(crate::plan::mounts::option_names().is_sorted());
+        assert!(
+            crate::plan::mounts::option_names().any(|name| name == "rro"),
+            "Docker's recursive read-only binds need it"
+        );
         for names in [SECCOMP_ACTIONS, SECCOMP_OPERATORS, SECCOMP_ARCHS] {
             assert!(names.is_sorted());
         }
-        assert_eq!(CAPABILITIES.len(), 41);
+    }
+
+    #[test]
+    fn names_are_those_a_config_may_hold() {
+        fn parse<T: serde::de::DeserializeOwned>(names: Names) {
+            for name in names {
+                serde_json::from_value::<T>((*name).into()).expect(name);
+            }
+        }
+        parse::<LinuxSeccompAction>(SECCOMP_ACTIONS);
+        parse::<LinuxSeccompOperator>(SECCOMP_OPERATORS);
+        parse::<Arch>(SECCOMP_ARCHS);
+        parse::<LinuxSeccompFilterFlag>(SECCOMP_FLAGS);
+        parse::<LinuxNamespaceType>(FEATURES.linux.namespaces);
+        let mut known: Vec<_> = caps::all().into_iter().collect();
+        known.sort_by_key(caps::Capability::bitmask);
+        assert_eq!(known.iter().map(ToString::to_string).collect::<Vec<_>>(), CAPABILITIES);
     }
 }
