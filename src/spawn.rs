@@ -125,7 +125,7 @@ pub fn start(store: &Store, request: &Request) -> Result<Started> {
     let spec = &request.bundle.spec;
     let plan = plan::compile(spec, &request.id, &request.bundle.dir, &request.bundle.rootfs, request.options)?;
     let linux = spec.linux().as_ref().context("/linux: is required")?;
-    let cgroup_plan = cgroup::plan(linux, &request.id, request.systemd)?;
+    let cgroup_plan = cgroup::plan(linux, &request.id, cgroup_options(request))?;
     let hooks = spec.hooks().as_ref();
     let list = |hooks: Option<&Vec<Hook>>| hooks.cloned().unwrap_or_default();
 
@@ -166,6 +166,7 @@ pub fn start(store: &Store, request: &Request) -> Result<Started> {
     let gate = if request.gate { Some(bind_gate(guard.dir()?).context("make the start gate")?) } else { None };
     // On an error it has removed what it made; what was there before is not ours.
     let cgroup = cgroup_plan.create()?;
+    container.cgroup = cgroup.record().clone();
     guard.cgroup = Some(container.cgroup.clone());
 
     let new_network = plan.namespaces.makes(libc::CLONE_NEWNET);
@@ -205,6 +206,11 @@ pub fn start(store: &Store, request: &Request) -> Result<Started> {
         return Err(error);
     }
     Ok(started)
+}
+
+fn cgroup_options(request: &Request) -> cgroup::Options {
+    let driver = if request.systemd { cgroup::Driver::Systemd } else { cgroup::Driver::Cgroupfs };
+    cgroup::Options { driver, owner: cgroup::owner(&request.bundle.spec), ..Default::default() }
 }
 
 /// Tells the caller which process it is; last, because callers wait for the pid file.

@@ -1,0 +1,170 @@
+//! How a further process enters the container's cgroup.
+//!
+//! What must not happen is that somebody writes a pid to `cgroup.procs`: that waits for an RCU grace period, 7 to 16 ms
+//! on an idle machine. On cgroup2, also on the hybrid's, clone3 puts the child there at birth; on v1 the child, while it
+//! is a single thread, writes `0` to `tasks`.
+
+use super::record::{Hierarchy, Record};
+use super::{Version, file, path};
+use crate::sys::words;
+use anyhow::{Result, anyhow, bail};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Descriptors by which a process enters the container's cgroup; good after the mount namespace was left, too.
+#[derive(Default)]
+pub struct Entry {
+    /// The cgroup2 directory, for `CLONE_INTO_CGROUP`.
+    pub clone_into: Option<OwnedFd>,
+    /// Files to which the child writes `0` as its first act, while it is a single thread.
+    pub files: Vec<OwnedFd>,
+    /// The same, in place of the clone into the cgroup where that is refused or ends in death.
+    pub fallback: Vec<OwnedFd>,
+}
+
+/// One `--cgroup` of exec.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct SubCgroup {
+    /// Controllers of v1; empty: every hierarchy.
+    controllers: Vec<String>,
+    /// Path below the container's cgroup.
+    path: String,
+}
+
+impl SubCgroup {
+    /// Parses all `--cgroup` arguments: one path, or any number of `controller,..:path`.
+    fn parse(arguments: &[String]) -> Result<Vec<SubCgroup>> {
+        let mut all: Vec<SubCgroup> = Vec::new();
+        for argument in arguments {
+            let Some((list, path)) = argument.split_once(':') else {
+                if arguments.len() != 1 {
+                    bail!("invalid --cgroup argument: {argument} (missing <controller>: prefix)");
+                }
+                return Ok(vec![SubCgroup { controllers: Vec::new(), path: argument.clone() }]);
+            };
+            let mut controllers: Vec<String> = Vec::new();
+            for name in list.split(',') {
+                if name.is_empty() {
+                    bail!("invalid --cgroup argument: {argument} (empty <controller> prefix)");
+                }
+                if all.iter().flat_map(|sub| &sub.controllers).chain(&controllers).any(|seen| seen == name) {
+                    bail!("invalid --cgroup argument(s): controller {name} specified multiple times");
+                }
+                controllers.push(name.to_string());
+            }
+            all.push(SubCgroup { controllers, path: path.to_string() });
+        }
+        Ok(all)
+    }
+}
+
+impl Record {
+    /// Opens what a further process needs: to enter the container's cgroup, or those below it that exec's `--cgroup`
+    /// names. On v2 the cgroup of the init process `init` stands in for the container's own where that is gone or takes
+    /// no process any more: it may have moved itself, or handed controllers down.
+    pub fn enter(&self, init: i32, sub: &[String]) -> Result<Entry> {
+        let sub = SubCgroup::parse(sub)?;
+        for wanted in sub.iter().flat_map(|sub| &sub.controllers) {
+            if self.version == Version::V2 || !self.hierarchies.iter().any(|one| one.has(wanted)) {
+                bail!("unknown controller {wanted} in --cgroup");
+            }
+        }
+        let mut entry = Entry::default();
+        for one in &self.hierarchies {
+            let below = sub
+                .iter()
+                .find(|sub| {
+                    sub.controllers.is_empty() || sub.controllers.iter().any(|wanted| one.has(wanted))
+                })
+                .map_or("", |sub| sub.path.as_str());
+            if below.split('/').any(|part| part == "..") {
+                bail!("bad sub cgroup path: {below}");
+            }
+            let below = path::clean(below);
+            if !one.is_unified() {
+                entry.files.push(open_tasks(&path::join(&one.dir(), &below))?);
+            } else if self.version == Version::V2 && below.is_empty() {
+                let home = open_init(one, init);
+                entry.clone_into = match file::open_dir(file::ABSOLUTE, &one.dir()) {
+                    Err(_) => Some(home?),
+                    Ok(own) => {
+                        // Without the init process's, its own has to do; the error comes when it is of use to nobody.
+                        let fallback = home.as_ref().unwrap_or(&own);
+                        entry.fallback.extend(file::open_write(fallback.as_fd(), "cgroup.procs").ok());
+                        Some(own)
+                    }
+                };
+            } else {
+                let fail =
+                    |errno| anyhow!("open cgroup {}: {}", path::join(&one.dir(), &below), words(errno));
+                let dir = open_below(one, &below).map_err(fail)?;
+                entry.fallback.push(open_procs(dir.as_fd()).map_err(fail)?);
+                entry.clone_into = Some(dir);
+            }
+        }
+        Ok(entry)
+    }
+}
+
+/// The file by which a child joins a v1 hierarchy.
+pub fn open_tasks(dir: &str) -> Result<OwnedFd> {
+    let path = format!("{dir}/tasks");
+    file::open_write(file::ABSOLUTE, &path).map_err(|errno| anyhow!("open {path}: {}", words(errno)))
+}
+
+/// The file by which a child joins a cgroup2 directory.
+pub fn open_procs(dir: BorrowedFd) -> file::Result<OwnedFd> {
+    file::open_write(dir, "cgroup.procs")
+}
+
+/// The cgroup2 directory in which the init process is now.
+fn open_init(unified: &Hierarchy, init: i32) -> Result<OwnedFd> {
+    let fail =
+        |what: &str, errno: Errno| anyhow!("open the cgroup of the init process: {what}: {}", words(errno));
+    let proc = format!("/proc/{init}/cgroup");
+    let text = file::read_all(file::ABSOLUTE, &proc).map_err(|errno| fail(&proc, errno))?;
+    let dir = path::join(&unified.mount, &path::clean(path::own_unified(&text)?));
+    file::open_dir(file::ABSOLUTE, &dir).map_err(|errno| fail(&dir, errno))
+}
+
+/// Opens a directory below the container's: the sub-cgroup's path is the only one here that may come from the
+/// container's side (a user repeats what it shows), so it cannot leave the container's cgroup.
+fn open_below(hierarchy: &Hierarchy, below: &str) -> file::Result<OwnedFd> {
+    let dir = file::open_dir(file::ABSOLUTE, &hierarchy.dir())?;
+    if below.is_empty() {
+        return Ok(dir);
+    }
+    let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC).resolve(
+        ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV,
+    );
+    openat2(dir, below, how)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sub_cgroups() {
+        let parse = |list: &[&str]| SubCgroup::parse(&list.iter().map(|s| s.to_string()).collect::<Vec<_>>());
+        let sub = |controllers: &[&str], path: &str| SubCgroup {
+            controllers: controllers.iter().map(|s| s.to_string()).collect(),
+            path: path.into(),
+        };
+        assert_eq!(parse(&[]).unwrap(), []);
+        assert_eq!(parse(&["a/b"]).unwrap(), [sub(&[], "a/b")]);
+        assert_eq!(
+            parse(&["cpu,cpuacct:a", "pids:b"]).unwrap(),
+            [sub(&["cpu", "cpuacct"], "a"), sub(&["pids"], "b")]
+        );
+        for (list, expected) in [
+            (&["a", "b"][..], "invalid --cgroup argument: a (missing <controller>: prefix)"),
+            (&[":a"], "invalid --cgroup argument: :a (empty <controller> prefix)"),
+            (&["cpu:a", "cpu:b"], "invalid --cgroup argument(s): controller cpu specified multiple times"),
+            (&["cpu,cpu:a"], "invalid --cgroup argument(s): controller cpu specified multiple times"),
+        ] {
+            assert_eq!(parse(list).unwrap_err().to_string(), expected);
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Files and directories of a cgroup filesystem: one open, one read or write each, never through a symlink.
+//!
+//! Paths are absolute or relative to a directory handle. Nothing here interprets; errors are errnos.
+
+use nix::dir::{Dir, Type};
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Where distributions mount cgroups.
+pub const ROOT: &str = "/sys/fs/cgroup";
+
+/// More than any file of one value needs.
+const VALUE_MAX: usize = 4096;
+
+/// What every call here returns.
+pub type Result<T> = std::result::Result<T, Errno>;
+
+/// The current directory, for absolute paths.
+pub const ABSOLUTE: BorrowedFd<'static> = AT_FDCWD;
+
+fn open_with(dir: BorrowedFd, path: &str, flags: OFlag) -> Result<OwnedFd> {
+    let flags = flags | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    loop {
+        match openat(dir, path, flags, Mode::empty()) {
+            Err(Errno::EINTR) => {}
+            other => return other,
+        }
+    }
+}
+
+/// A handle of a directory, only good for paths, clone3 and bpf.
+pub fn open_dir(dir: BorrowedFd, path: &str) -> Result<OwnedFd> {
+    open_with(dir, path, OFlag::O_PATH | OFlag::O_DIRECTORY)
+}
+
+/// A handle for writing.
+pub fn open_write(dir: BorrowedFd, path: &str) -> Result<OwnedFd> {
+    open_with(dir, path, OFlag::O_WRONLY)
+}
+
+/// A handle for reading.
+pub fn open_read(dir: BorrowedFd, path: &str) -> Result<OwnedFd> {
+    open_with(dir, path, OFlag::O_RDONLY)
+}
+
+fn read_some(file: BorrowedFd, buffer: &mut [u8]) -> Result<usize> {
+    loop {
+        match nix::unistd::read(file, buffer) {
+            Err(Errno::EINTR) => {}
+            other => return other,
+        }
+    }
+}
+
+/// Content of a file that holds one value or a few lines, in one read, without the last newline.
+pub fn read_value(dir: BorrowedFd, path: &str) -> Result<String> {
+    let file = open_read(dir, path)?;
+    let mut buffer = [0; VALUE_MAX];
+    let length = read_some(file.as_fd(), &mut buffer)?;
+    Ok(String::from_utf8_lossy(&buffer[..length]).trim_end().to_string())
+}
+
+/// Content of a file of any length.
+pub fn read_all(dir: BorrowedFd, path: &str) -> Result<String> {
+    let file = open_read(dir, path)?;
+    let mut content = Vec::new();
+    let mut buffer = [0; VALUE_MAX];
+    loop {
+        match read_some(file.as_fd(), &mut buffer)? {
+            0 => return Ok(String::from_utf8_lossy(&content).into_owned()),
+            length => content.extend_from_slice(&buffer[..length]),
+        }
+    }
+}
+
+/// Writes one value in one write.
+pub fn write_value(dir: BorrowedFd, path: &str, value: &str) -> Result<()> {
+    write_to(open_write(dir, path)?.as_fd(), value)
+}
+
+/// Writes one value to an open file.
+pub fn write_to(file: BorrowedFd, value: &str) -> Result<()> {
+    loop {
+        match nix::unistd::write(file, value.as_bytes()) {
+            Ok(length) if length == value.len() => return Ok(()),
+            Ok(_) => return Err(Errno::EIO),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// Makes one directory, 0755.
+pub fn make_dir(path: &str) -> Result<()> {
+    mkdirat(ABSOLUTE, path, Mode::from_bits_truncate(0o755))
+}
+
+/// Removes one directory; its files do not count.
+pub fn remove_dir(dir: BorrowedFd, path: &str) -> Result<()> {
+    loop {
+        match unlinkat(dir, path, UnlinkatFlags::RemoveDir) {
+            Err(Errno::EINTR) => {}
+            other => return other,
+        }
+    }
+}
+
+/// Names of the directories in a directory.
+pub fn child_dirs(dir: BorrowedFd, path: &str) -> Result<Vec<String>> {
+    let mut open = Dir::from_fd(open_with(dir, path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?)?;
+    let mut names = Vec::new();
+    for entry in open.iter() {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy();
+        if entry.file_type() == Some(Type::Directory) && name != "." && name != ".." {
+            names.push(name.into_owned());
+        }
+    }
+    Ok(names)
+}

@@ -1,0 +1,124 @@
+//! Freezing and thawing a container's cgroup.
+
+use super::record::{Hierarchy, Record};
+use super::{Version, file};
+use crate::sys::words;
+use anyhow::{Context, Result, anyhow, bail};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::uio::pread;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+/// How long all processes may take to stop. A task in an uninterruptible sleep cannot be frozen.
+const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// v1: how often to ask, and the pauses between, before a cgroup with ever new processes counts as not freezable.
+/// The kernel only promises to try; a thaw in between lets those that fork come to rest.
+const V1_TRIES: u32 = 1000;
+const V1_THAW_EACH: u32 = 50;
+const V1_PAUSE: Duration = Duration::from_millis(10);
+
+impl Record {
+    /// Freezes every process of the container and waits until all are; on an error they run again.
+    pub fn freeze(&self) -> Result<()> {
+        let (hierarchy, path) = self.freezer()?;
+        let frozen = match self.version {
+            Version::V2 => freeze_v2(hierarchy, &path),
+            _ => freeze_v1(&path),
+        };
+        // A container must not be left frozen, or half frozen, by a command that failed.
+        frozen.inspect_err(|_| drop(self.thaw()))
+    }
+
+    /// Lets the processes run on.
+    pub fn thaw(&self) -> Result<()> {
+        let (_, path) = self.freezer()?;
+        let value = if self.version == Version::V2 { "0" } else { "THAWED" };
+        file::write_value(file::ABSOLUTE, &path, value)
+            .map_err(|errno| anyhow!("thaw the container: write {path}: {}", words(errno)))
+    }
+
+    /// Is the container's own cgroup frozen (rather than one above it)? One that is not there is not.
+    pub fn is_frozen(&self) -> Result<bool> {
+        let Ok((hierarchy, path)) = self.freezer() else { return Ok(false) };
+        match file::read_value(file::ABSOLUTE, &path).as_deref() {
+            Ok("1") => Ok(true),
+            Ok("0" | "THAWED") => Ok(false),
+            // On v1 the state is also that of the ancestors.
+            Ok("FROZEN" | "FREEZING") => {
+                let own = format!("{}/freezer.self_freezing", hierarchy.dir());
+                Ok(file::read_value(file::ABSOLUTE, &own).is_ok_and(|own| own == "1"))
+            }
+            Ok(state) => bail!("{path}: unknown state {state:?}"),
+            Err(Errno::ENOENT | Errno::ENODEV) => Ok(false),
+            Err(errno) => Err(anyhow!("read {path}: {}", words(*errno))),
+        }
+    }
+
+    /// After SIGKILL was sent: on v1 a frozen process only dies once it is thawed.
+    pub fn thaw_killed(&self) -> Result<()> {
+        if self.version != Version::V2 && self.is_frozen()? { self.thaw() } else { Ok(()) }
+    }
+
+    fn freezer(&self) -> Result<(&Hierarchy, String)> {
+        let name = if self.version == Version::V2 { "cgroup.freeze" } else { "freezer.state" };
+        let hierarchy = match self.hierarchies.is_empty() {
+            true => self.main()?,
+            false => {
+                self.hierarchy("freezer").context("cannot freeze or thaw: no freezer hierarchy is mounted")?
+            }
+        };
+        Ok((hierarchy, format!("{}/{name}", hierarchy.dir())))
+    }
+}
+
+fn freeze_v2(hierarchy: &Hierarchy, path: &str) -> Result<()> {
+    let fail = |what: &str, errno: Errno| anyhow!("freeze the container: {what}: {}", words(errno));
+    file::write_value(file::ABSOLUTE, path, "1").map_err(|errno| fail(path, errno))?;
+    let events = format!("{}/cgroup.events", hierarchy.dir());
+    let frozen = wait_for_event(&events, "frozen 1", Instant::now() + FREEZE_TIMEOUT);
+    match frozen.map_err(|errno| fail(&events, errno))? {
+        true => Ok(()),
+        false => bail!("freeze the container: it still runs after {} s", FREEZE_TIMEOUT.as_secs()),
+    }
+}
+
+/// Waits until `cgroup.events` has this line. False: not before the deadline.
+pub fn wait_for_event(path: &str, line: &str, deadline: Instant) -> file::Result<bool> {
+    let events = file::open_read(file::ABSOLUTE, path)?;
+    let mut buffer = [0; 256];
+    loop {
+        let length = pread(&events, &mut buffer, 0)?;
+        if String::from_utf8_lossy(&buffer[..length]).lines().any(|have| have == line) {
+            return Ok(true);
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(false);
+        }
+        let timeout = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
+        // kernfs notifies whoever has read the old content.
+        match poll(&mut [PollFd::new(events.as_fd(), PollFlags::POLLPRI)], timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+fn freeze_v1(path: &str) -> Result<()> {
+    let fail = |errno: Errno| anyhow!("freeze the container: {path}: {}", words(errno));
+    for round in 1..=V1_TRIES {
+        file::write_value(file::ABSOLUTE, path, "FROZEN").map_err(fail)?;
+        match file::read_value(file::ABSOLUTE, path).map_err(fail)?.as_str() {
+            "FROZEN" => return Ok(()),
+            "FREEZING" => {}
+            state => bail!("freeze the container: {path}: unexpected state {state:?}"),
+        }
+        if round % V1_THAW_EACH == 0 {
+            file::write_value(file::ABSOLUTE, path, "THAWED").map_err(fail)?;
+            std::thread::sleep(V1_PAUSE);
+        }
+    }
+    bail!("freeze the container: it does not come to rest")
+}
