@@ -622,7 +622,11 @@ impl Judge {
             Command::Run if !self.world.payload_is_silent() => self.world.drop_pid_file(),
             Command::Run => {}
             Command::Start => {
-                // A report means that the payload ran although start said no.
+                // A released payload speaks within milliseconds; one that still waits never does.
+                let until = Instant::now() + Duration::from_millis(20);
+                while self.world.payload_is_silent() && Instant::now() < until {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
                 if !self.world.payload_is_silent() {
                     broken.push("start failed, but the payload ran".to_string());
                 }
