@@ -6,6 +6,7 @@
 //! nothing outside its own namespaces but cgroups named `sweep-*`, which it removes.
 
 mod bundle;
+mod compare;
 mod faults;
 mod kernel;
 mod oracle;

@@ -8,11 +8,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use crate::compare::{
+    KILLED, first_difference, is_silent, message_fault, pid_of, plain_state, state_difference,
+};
 use crate::faults;
 use crate::kernel::{self, Pid, text_of};
 use crate::oracle::{self, Snapshot, difference};
-use crate::plan::{Act, Case, Command, Options, Role};
-use crate::trace::{self, Counted, End, Hit, Launch, Outcome};
+use crate::plan::{Act, Case, Command, Options};
+use crate::trace::{self, Counted, End, Launch, Outcome};
 use crate::world::{self, HOOK_LOG, PID_FILE, REPORT, WAIT, World};
 
 /// What came of a case.
@@ -51,52 +54,6 @@ pub struct Judge {
     running: Option<Snapshot>,
     /// Something is left on this host: it cannot be used again.
     dirty: bool,
-}
-
-/// State JSON without what differs between equal containers.
-fn plain_state(text: &str) -> Result<Value> {
-    let mut v: Value = serde_json::from_str(text).context("state is no JSON")?;
-    if let Some(map) = v.as_object_mut() {
-        map.remove("created");
-        map.remove("pid");
-    }
-    Ok(v)
-}
-
-fn pid_of(text: &str) -> Option<Pid> {
-    serde_json::from_str::<Value>(text).ok()?["pid"].as_i64().map(|p| p as Pid)
-}
-
-/// The fields in which two states differ.
-fn state_difference(wanted: &Value, got: &Value) -> String {
-    let keys = |v: &Value| v.as_object().map(|m| m.keys().cloned().collect::<Vec<_>>()).unwrap_or_default();
-    let mut all = keys(wanted);
-    all.extend(keys(got));
-    all.sort();
-    all.dedup();
-    let differing = all.iter().filter(|k| wanted[k.as_str()] != got[k.as_str()]);
-    let parts: Vec<String> =
-        differing.map(|k| format!("{k} is {}, wanted {}", got[k.as_str()], wanted[k.as_str()])).collect();
-    parts.join(", ")
-}
-
-/// The first lines in which two reports differ.
-fn first_difference(wanted: &str, got: &str) -> String {
-    let missing = wanted.lines().find(|l| !got.lines().any(|g| g == *l));
-    let extra = got.lines().find(|l| !wanted.lines().any(|w| w == *l));
-    let cut = |l: Option<&str>| l.map_or("nothing".into(), |l| l.chars().take(120).collect::<String>());
-    format!("wanted `{}`, got `{}`", cut(missing), cut(extra))
-}
-
-/// The rule for stderr of a failed command: exactly one line that says something.
-fn message_fault(err: &str) -> Option<String> {
-    let lines: Vec<&str> = err.lines().collect();
-    match lines.as_slice() {
-        [one] if one.trim().len() >= 3 => None,
-        [] => Some("no message on stderr".to_string()),
-        [one] => Some(format!("an empty message on stderr: {one:?}")),
-        many => Some(format!("{} lines on stderr: {:?}", many.len(), many.join(" | "))),
-    }
 }
 
 impl Judge {
@@ -658,58 +615,5 @@ impl Judge {
             self.dirty = true;
         }
         Ok(())
-    }
-}
-
-/// The exit of a command that passes on its payload's end by SIGKILL.
-const KILLED: End = End::Code(128 + libc::SIGKILL);
-
-/// Whether a failed command owes no message: its write to stderr was the fault, or it passes on the end by
-/// SIGKILL of a process that it waited for.
-fn is_silent(end: End, case: &Case, hit: &Hit) -> bool {
-    let on_stderr = matches!(hit.call.number, libc::SYS_write | libc::SYS_writev) && hit.call.args[0] == 2;
-    on_stderr || (case.act == Act::KillRole && end == KILLED && case.role != Role::main())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_line_that_says_something() {
-        assert!(message_fault("naru: create c1: no\n").is_none());
-        for bad in ["", "\n", "  \n", "a line\nanother\n", "x\n"] {
-            assert!(message_fault(bad).is_some(), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn differences_show_both_sides() {
-        assert_eq!(first_difference("a\nb\n", "a\nc\n"), "wanted `b`, got `c`");
-        assert_eq!(first_difference("a\nb\n", "a\n"), "wanted `b`, got `nothing`");
-    }
-
-    #[test]
-    fn states_compare_without_pid_and_time() {
-        let a = plain_state(r#"{"id":"x","pid":4,"status":"created","created":"2024"}"#).unwrap();
-        let b = plain_state(r#"{"id":"x","pid":9,"status":"created","created":"2025"}"#).unwrap();
-        assert_eq!(a, b);
-        assert!(plain_state("{").is_err());
-        assert_eq!(pid_of(r#"{"pid":4}"#), Some(4));
-        let c = plain_state(r#"{"id":"y","status":"created"}"#).unwrap();
-        assert_eq!(state_difference(&a, &c), r#"id is "y", wanted "x""#);
-    }
-
-    #[test]
-    fn the_fault_may_be_the_message_itself() {
-        let case = |act| Case { role: Role::main().child(1), n: 0, act, last: false };
-        let hit = |fd| Hit {
-            call: kernel::Call { number: libc::SYS_write, args: [fd, 0, 0, 0, 0, 0] },
-            text: String::new(),
-        };
-        assert!(is_silent(End::Code(1), &case(Act::Fail(5)), &hit(2)));
-        assert!(!is_silent(End::Code(1), &case(Act::Fail(5)), &hit(3)));
-        assert!(is_silent(End::Code(137), &case(Act::KillRole), &hit(3)));
-        assert!(!is_silent(End::Code(1), &case(Act::KillRole), &hit(3)));
     }
 }
