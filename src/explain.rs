@@ -21,7 +21,8 @@ pub fn failure(failure: &Failure, plan: &Plan, hooks: Option<&Hooks>) -> Error {
     let why = words(failure.errno);
     let mount = |what: &str| {
         let at = plan.mounts.iter().find(|mount| mount.index == index);
-        let destination = at.map(|mount| mount.destination.to_string_lossy().into_owned()).unwrap_or_default();
+        let destination =
+            at.map(|mount| mount.destination.to_string_lossy().into_owned()).unwrap_or_default();
         let source = match at.map(|mount| &mount.kind) {
             Some(crate::plan::mounts::Kind::Bind { source, .. }) => source.to_string_lossy().into_owned(),
             Some(crate::plan::mounts::Kind::Filesystem(fs)) => fs.fstype.to_string_lossy().into_owned(),
@@ -62,7 +63,10 @@ pub fn failure(failure: &Failure, plan: &Plan, hooks: Option<&Hooks>) -> Error {
 
 /// Why a further process did not start.
 pub fn exec_failure(failure: &Failure, process: &Process) -> Error {
-    anyhow!("unable to start container process: error executing setns process: {}", process_step(failure, process))
+    anyhow!(
+        "unable to start container process: error executing setns process: {}",
+        process_step(failure, process)
+    )
 }
 
 /// The steps that every process has. `args` is what the configuration calls the program.
@@ -96,9 +100,12 @@ fn process_step(failure: &Failure, process: &Process) -> String {
         Step::Capabilities => format!("/process/capabilities: set them: {why}"),
         Step::Cwd if failure.errno == Errno::ESTALE => {
             let cwd = process.cwd.to_string_lossy();
-            format!("/process/cwd: {cwd}: current working directory is outside of container mount namespace root")
+            format!(
+                "/process/cwd: {cwd}: current working directory is outside of container mount namespace root"
+            )
         }
         Step::Cwd => format!("/process/cwd: chdir to cwd ({:?}): {why}", process.cwd.to_string_lossy()),
+        Step::Home => format!("/process/env: look up HOME in /etc/passwd: {why}"),
         Step::CloseFds => format!("close descriptors: {why}"),
         Step::PreservedFd => format!("unable to stat preserved-fd {index}: {why}"),
         Step::Gate => format!("wait for the runtime: {why}"),

@@ -19,6 +19,12 @@ pub fn take_stock(argv: &[OsString]) -> crate::sys::Result<()> {
     fs::cloexec_from(3)
 }
 
+/// Gives the inherited descriptors back to a second start of this program.
+pub fn hand_on() -> crate::sys::Result<()> {
+    let open = OPEN.load(Ordering::Relaxed);
+    (3..64).filter(|&fd| open >> fd & 1 == 1).try_for_each(fs::keep_across_exec)
+}
+
 /// Was this descriptor open when naru started? Beyond 63 the present tells.
 pub fn was_open(fd: i32) -> bool {
     if fd < 64 { OPEN.load(Ordering::Relaxed) >> fd & 1 == 1 } else { fs::is_open(fd) }

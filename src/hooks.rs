@@ -73,7 +73,9 @@ pub fn run(hook: &Hook, state: &[u8]) -> Result<(), String> {
     }
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     let mut child = command.spawn().map_err(|error| match error.raw_os_error() {
-        Some(errno) => format!("exec {}: {}", hook.path().display(), crate::sys::words(Errno::from_raw(errno))),
+        Some(errno) => {
+            format!("exec {}: {}", hook.path().display(), crate::sys::words(Errno::from_raw(errno)))
+        }
         None => format!("exec {}: {error}", hook.path().display()),
     })?;
     let deadline = hook.timeout().and_then(|seconds| u64::try_from(seconds).ok()).filter(|&s| s > 0);
@@ -109,7 +111,9 @@ fn attend(
     let mut stdin = child.stdin.take();
     let mut outputs = [(child.stdout.take().map(std::os::fd::OwnedFd::from), Vec::new()), (None, Vec::new())];
     outputs[1].0 = child.stderr.take().map(std::os::fd::OwnedFd::from);
-    for fd in stdin.iter().map(AsFd::as_fd).chain(outputs.iter().filter_map(|(fd, _)| fd.as_ref().map(AsFd::as_fd))) {
+    for fd in
+        stdin.iter().map(AsFd::as_fd).chain(outputs.iter().filter_map(|(fd, _)| fd.as_ref().map(AsFd::as_fd)))
+    {
         nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).map_err(words)?;
     }
     let mut sent = 0;
@@ -139,8 +143,10 @@ fn attend(
             match pipe.write(&state[sent..]) {
                 Ok(length) => sent += length,
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 // A hook that does not read its state is no failure.
-                Err(_) => sent = state.len(),
+                Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => sent = state.len(),
+                Err(error) => return Err(format!("write its state: {error}")),
             }
             if sent == state.len() {
                 stdin = None;
@@ -179,7 +185,8 @@ fn quote(text: &[u8]) -> String {
 
 fn kill_group(pid: u32) {
     // The group may be gone already, which is what is wanted.
-    let _ = nix::sys::signal::killpg(nix::unistd::Pid::from_raw(pid as i32), nix::sys::signal::Signal::SIGKILL);
+    let _ =
+        nix::sys::signal::killpg(nix::unistd::Pid::from_raw(pid as i32), nix::sys::signal::Signal::SIGKILL);
 }
 
 #[cfg(test)]
@@ -200,13 +207,17 @@ mod tests {
         run(&hook, b"{state}").unwrap();
         let text = std::fs::read_to_string(&file).unwrap();
         std::fs::remove_file(file).unwrap();
-        assert!(text.starts_with("{state}") && text.contains("ONLY=this") && !text.contains("HOME="), "{text}");
+        assert!(
+            text.starts_with("{state}") && text.contains("ONLY=this") && !text.contains("HOME="),
+            "{text}"
+        );
         assert!(text.ends_with("arg\n"));
     }
 
     #[test]
     fn a_failing_hook_tells_how() {
-        let error = run(&hook(r#"{"path":"/bin/sh","args":["sh","-c","echo out; echo err >&2; exit 3"]}"#), b"");
+        let error =
+            run(&hook(r#"{"path":"/bin/sh","args":["sh","-c","echo out; echo err >&2; exit 3"]}"#), b"");
         assert_eq!(error.unwrap_err(), "exit status 3, stdout: out, stderr: err");
         let error = run(&hook(r#"{"path":"/does/not/exist"}"#), b"").unwrap_err();
         assert_eq!(error, "exec /does/not/exist: no such file or directory");
@@ -217,7 +228,8 @@ mod tests {
         let big = vec![b'x'; 1 << 20];
         run(&hook(r#"{"path":"/bin/true","args":["true"]}"#), &big).unwrap();
         let start = Instant::now();
-        let error = run(&hook(r#"{"path":"/bin/sh","args":["sh","-c","sleep 50 & sleep 50"],"timeout":1}"#), b"");
+        let error =
+            run(&hook(r#"{"path":"/bin/sh","args":["sh","-c","sleep 50 & sleep 50"],"timeout":1}"#), b"");
         assert!(error.unwrap_err().contains("timed out"));
         assert!(start.elapsed() < Duration::from_secs(10));
     }

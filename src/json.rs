@@ -94,7 +94,8 @@ pub fn without_unknown_capabilities(text: &[u8]) -> Option<(Vec<u8>, Vec<String>
                 let known = crate::plan::process::capability_bit(name) != 0;
                 // Only what looks like a capability: anything else is a mistake to be told.
                 let plausible = name.strip_prefix("CAP_").is_some_and(|rest| {
-                    !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
+                    !rest.is_empty()
+                        && rest.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
                 });
                 if !known && plausible {
                     dropped.push(name.to_string());
@@ -142,11 +143,15 @@ mod tests {
 
     #[test]
     fn only_capabilities_from_the_future_are_dropped() {
-        let text = br#"{"process":{"capabilities":{"bounding":["CAP_KILL","CAP_FUTURE"],"ambient":["rubbish"]}}}"#;
+        let text =
+            br#"{"process":{"capabilities":{"bounding":["CAP_KILL","CAP_FUTURE"],"ambient":["rubbish"]}}}"#;
         let (new, dropped) = without_unknown_capabilities(text).unwrap();
         assert_eq!(dropped, ["CAP_FUTURE"]);
         let new = String::from_utf8(new).unwrap();
         assert!(new.contains("CAP_KILL") && new.contains("rubbish") && !new.contains("FUTURE"));
-        assert!(without_unknown_capabilities(br#"{"process":{"capabilities":{"bounding":["CAP_KILL"]}}}"#).is_none());
+        assert!(
+            without_unknown_capabilities(br#"{"process":{"capabilities":{"bounding":["CAP_KILL"]}}}"#)
+                .is_none()
+        );
     }
 }

@@ -2,6 +2,10 @@
 //!
 //! Exit status: 0; 1 for every failure of the runtime, but 255 for `exec` (its callers tell it from the program's
 //! status by that) and 3 for an unknown command; the program's own for `run` and `exec` in the foreground.
+//!
+//! The C library calls [`sys::start`]'s `main` itself: Rust's own start-up would make a dozen system calls for stack guards
+//! and signal stacks, and panics where one of them fails.
+#![cfg_attr(not(test), no_main)]
 #![allow(dead_code)]
 
 mod bundle;
@@ -9,6 +13,7 @@ mod cgroup;
 mod cli;
 mod cmd;
 mod console;
+mod exit;
 mod explain;
 mod first_fds;
 mod hooks;
@@ -23,28 +28,28 @@ mod sync;
 mod sys;
 mod time;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use cli::{Command, Global, Refusal, Request};
+use exit::ExitCode;
 use nix::errno::Errno;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
-use std::process::ExitCode;
 
 #[cfg(not(test))]
 #[global_allocator]
 static ALLOCATOR: sys::alloc::Allocator = sys::alloc::Allocator::new();
 
-fn main() -> ExitCode {
-    let argv: Vec<OsString> = std::env::args_os().collect();
-    if let Err(errno) = first_fds::take_stock(&argv) {
+/// What `main` of the C library calls. Returns the exit status.
+pub fn run_main(argv: &[OsString]) -> ExitCode {
+    if let Err(errno) = first_fds::take_stock(argv) {
         log::error(format_args!("mark inherited descriptors close-on-exec: {}", sys::words(errno)));
         return ExitCode::FAILURE;
     }
     let program = cli::program(argv.first().map_or(OsStr::new(""), |word| word));
-    match cli::parse(&argv) {
+    match cli::parse(argv) {
         Ok(Request::Run { global, command, failure }) => run(&program, &global, command, failure),
-        Ok(Request::Help(text)) => print(&text),
-        Ok(Request::Version) => print(&cmd::version::text(&program)),
+        Ok(Request::Help(text)) => print_help(&text),
+        Ok(Request::Version) => print_help(&cmd::version::text(&program)),
         Err(refusal) => refuse(&refusal),
     }
 }
@@ -86,7 +91,7 @@ fn dispatch(global: &Global, command: Command) -> Result<ExitCode> {
 /// Prints the usage to stdout and the error where errors go.
 fn refuse(refusal: &Refusal) -> ExitCode {
     let global = &refusal.global;
-    print(&refusal.usage);
+    print_help(&refusal.usage);
     match log::init(global.log.as_deref(), global.log_format, global.debug) {
         Ok(()) => log::error(&refusal.message),
         Err(error) => log::error(describe(&error)),
@@ -94,10 +99,16 @@ fn refuse(refusal: &Refusal) -> ExitCode {
     ExitCode::from(refusal.code)
 }
 
-/// Writes a text to stdout in one piece. A caller that does not read it is no failure.
-pub fn print(text: &str) -> ExitCode {
-    let _ = io::stdout().write_all(text.as_bytes());
-    ExitCode::SUCCESS
+/// Writes a text to stdout.
+pub fn print(text: &str) -> Result<ExitCode> {
+    let mut stdout = io::stdout();
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).context("write to stdout")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints help: a caller that does not read it is no failure.
+fn print_help(text: &str) -> ExitCode {
+    print(text).unwrap_or(ExitCode::SUCCESS)
 }
 
 /// The whole chain of an error in one line: `create state directory /run/naru/c1: EACCES: permission denied`.

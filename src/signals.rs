@@ -25,6 +25,16 @@ impl Signals {
         Ok(Signals { before, fd: fd.context("open a signal descriptor")? })
     }
 
+    /// The next signal that has come, if any.
+    fn next(&self) -> Result<Option<nix::sys::signalfd::siginfo>> {
+        loop {
+            match self.fd.read_signal() {
+                Err(Errno::EINTR) => {}
+                other => return other.context("read a signal"),
+            }
+        }
+    }
+
     /// Waits for `pid` to end; whatever else ends meanwhile is reaped.
     pub fn attend(&self, pid: i32, pidfd: BorrowedFd, mut console: Option<Console>) -> Result<Ended> {
         loop {
@@ -47,7 +57,7 @@ impl Signals {
             if let Some(console) = &mut console {
                 console.relay();
             }
-            while let Some(info) = self.fd.read_signal().context("read a signal")? {
+            while let Some(info) = self.next()? {
                 let number = info.ssi_signo as i32;
                 match Signal::try_from(number) {
                     // A child has ended, which the next round sees; the others are for this process alone.

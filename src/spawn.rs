@@ -46,6 +46,8 @@ pub struct Request {
     pub signal_mask: SigSet,
     /// Use the systemd cgroup driver.
     pub systemd: bool,
+    /// The protection of the own executable, which the init stage shows (CVE-2019-5736).
+    pub seal: Option<exe::Seal>,
 }
 
 /// A container that was made.
@@ -120,10 +122,13 @@ struct Launch<'a> {
 }
 
 /// Makes the container: to the gate, or to the running program.
-pub fn start(store: &Store, request: &Request) -> Result<Started> {
+pub fn start(store: &Store, mut request: Request) -> Result<Started> {
+    let seal = request.seal.take();
+    let request = &request;
     state::check_id(&request.id)?;
     let spec = &request.bundle.spec;
-    let plan = plan::compile(spec, &request.id, &request.bundle.dir, &request.bundle.rootfs, request.options)?;
+    let plan =
+        plan::compile(spec, &request.id, &request.bundle.dir, &request.bundle.rootfs, request.options)?;
     let linux = spec.linux().as_ref().context("/linux: is required")?;
     let cgroup_plan = cgroup::plan(linux, &request.id, cgroup_options(request))?;
     let hooks = spec.hooks().as_ref();
@@ -163,7 +168,8 @@ pub fn start(store: &Store, request: &Request) -> Result<Started> {
         let program = state::seccomp_to_bytes(filter);
         guard.dir()?.put(state::SECCOMP, state::SECCOMP, &program).context("keep the seccomp program")?;
     }
-    let gate = if request.gate { Some(bind_gate(guard.dir()?).context("make the start gate")?) } else { None };
+    let gate =
+        if request.gate { Some(bind_gate(guard.dir()?).context("make the start gate")?) } else { None };
     // On an error it has removed what it made; what was there before is not ours.
     let cgroup = cgroup_plan.create()?;
     container.cgroup = cgroup.record().clone();
@@ -171,17 +177,23 @@ pub fn start(store: &Store, request: &Request) -> Result<Started> {
 
     let new_network = plan.namespaces.makes(libc::CLONE_NEWNET);
     let home_network = match hooks {
-        Some(_) if new_network => {
-            Some(fs::open(c"/proc/self/ns/net", libc::O_RDONLY, 0).context("open the own network namespace")?)
-        }
+        Some(_) if new_network => Some(
+            fs::open(c"/proc/self/ns/net", libc::O_RDONLY, 0).context("open the own network namespace")?,
+        ),
         _ => None,
     };
     // Until execve nobody may look into these processes (CVE-2016-9962).
     process::prctl(libc::PR_SET_DUMPABLE, 0).context("hide from containers")?;
-    // What the init stage shows as its executable must not be writable (CVE-2019-5736).
-    let seal = Some(exe::seal().context("protect the own executable")?);
-    let mut launch =
-        Launch { seal, request, plan: &plan, cgroup: &cgroup, hooks, gate, home_network, in_new_network: false };
+    let mut launch = Launch {
+        seal,
+        request,
+        plan: &plan,
+        cgroup: &cgroup,
+        hooks,
+        gate,
+        home_network,
+        in_new_network: false,
+    };
     if !launch.attempt(&mut container, &mut guard, true)? {
         // Once cgroup.kill was written in the runtime's own cgroup, a child cloned into another is killed at birth
         // (Linux 6.18 at least): then it joins by itself, at the cost of a grace period.
@@ -238,8 +250,18 @@ impl Launch<'_> {
             cgroups: self.cgroup.join_files(into_cgroup)?,
             cgroup_view: self.cgroup.view()?,
             join: open_namespaces(self.plan)?,
-            runtime: if new_network { Some(process::pidfd_open(myself).context("open the own process")?) } else { None },
-            console: self.request.console.as_ref().map(OwnedFd::try_clone).transpose().context("copy a descriptor")?,
+            runtime: if new_network {
+                Some(process::pidfd_open(myself).context("open the own process")?)
+            } else {
+                None
+            },
+            console: self
+                .request
+                .console
+                .as_ref()
+                .map(OwnedFd::try_clone)
+                .transpose()
+                .context("copy a descriptor")?,
             preserve_fds: self.request.preserve_fds,
             signal_mask: self.request.signal_mask,
         };
@@ -287,7 +309,12 @@ impl Launch<'_> {
         }
         let ended = guard.child.take().and_then(|(pid, _)| process::wait(pid).ok());
         let killed = ended == Some(Ended::Signal(libc::SIGKILL));
-        if killed && into_cgroup && frame == Frame::Lost && self.cgroup.clone_into().is_some() && !guard.hooks_ran {
+        if killed
+            && into_cgroup
+            && frame == Frame::Lost
+            && self.cgroup.clone_into().is_some()
+            && !guard.hooks_ran
+        {
             return Ok(false);
         }
         if killed && self.cgroup.was_oom_killed() {
@@ -306,7 +333,8 @@ impl Launch<'_> {
         if let Some(home) = &self.home_network
             && self.in_new_network
         {
-            process::setns(home.as_fd(), libc::CLONE_NEWNET).context("return to the own network namespace")?;
+            process::setns(home.as_fd(), libc::CLONE_NEWNET)
+                .context("return to the own network namespace")?;
             // From now on there is no way back for a second attempt, and none is made once hooks have run.
         }
         let json = guard.hook_state.json("creating", pid);
@@ -322,7 +350,8 @@ impl Launch<'_> {
 /// Runs a list of hooks in the runtime's namespaces; the first failure ends it.
 pub fn run_hooks(name: &str, list: &[Hook], state: &[u8]) -> Result<()> {
     for (index, hook) in list.iter().enumerate() {
-        hooks::run(hook, state).map_err(|text| anyhow::anyhow!("error running {name} hook #{index}: {text}"))?;
+        hooks::run(hook, state)
+            .map_err(|text| anyhow::anyhow!("error running {name} hook #{index}: {text}"))?;
     }
     Ok(())
 }
@@ -336,10 +365,12 @@ fn clone_child(
 ) -> Result<(i32, OwnedFd)> {
     // A pid namespace that is joined counts for children only, so the runtime enters it before it clones.
     let mut child = child;
-    let joined_pid = child.join.iter().position(|join| join.1 == libc::CLONE_NEWPID).map(|at| child.join.remove(at));
+    let joined_pid =
+        child.join.iter().position(|join| join.1 == libc::CLONE_NEWPID).map(|at| child.join.remove(at));
     let own_pid_namespace = match &joined_pid {
         Some((file, flag, index)) => {
-            let own = fs::open(c"/proc/self/ns/pid", libc::O_RDONLY, 0).context("open the own pid namespace")?;
+            let own =
+                fs::open(c"/proc/self/ns/pid", libc::O_RDONLY, 0).context("open the own pid namespace")?;
             process::setns(file.as_fd(), *flag)
                 .with_context(|| format!("/linux/namespaces/{index}/path: join the pid namespace"))?;
             Some(own)
@@ -374,7 +405,8 @@ fn open_namespaces(plan: &Plan) -> Result<Vec<(OwnedFd, i32, usize)>> {
         let what = || format!("/linux/namespaces/{}/path: {}", join.index, join.path.display());
         let path = CString::new(join.path.as_os_str().as_bytes()).with_context(what)?;
         // Not blocking: the path may be a fifo.
-        let file = fs::open(&path, libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY, 0).with_context(what)?;
+        let file =
+            fs::open(&path, libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY, 0).with_context(what)?;
         match process::namespace_type(file.as_fd()) {
             Ok(flag) if flag == join.flag => Ok((file, join.flag, join.index)),
             Ok(flag) => bail!(

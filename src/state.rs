@@ -8,7 +8,7 @@ use crate::cgroup;
 use crate::plan::seccomp::Filter;
 use crate::sys::{Errno, fs, process};
 use anyhow::{Context, Result, anyhow, bail};
-use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, fstat, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use oci_spec::runtime::Hook;
@@ -18,6 +18,7 @@ use std::ffi::{CStr, CString};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// What callers match on a missing container (containerd's shim, CRI-O).
 pub const DOES_NOT_EXIST: &str = "container does not exist";
@@ -155,7 +156,9 @@ impl Store {
         match mkdirat(&parent, name.as_c_str(), Mode::from_bits_truncate(0o711)) {
             Ok(()) => {}
             Err(Errno::EEXIST) => bail!(ALREADY_EXISTS),
-            Err(errno) => return Err(errno).with_context(|| format!("make directory {}/{id}", self.root.display())),
+            Err(errno) => {
+                return Err(errno).with_context(|| format!("make directory {}/{id}", self.root.display()));
+            }
         }
         let fd = match open_dir(parent.as_fd(), &name) {
             Ok(fd) => fd,
@@ -193,7 +196,9 @@ impl Store {
     /// The ids of all containers, sorted. A missing default directory holds none.
     pub fn ids(&self) -> Result<Vec<String>> {
         let entries = match std::fs::read_dir(&self.root) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !self.explicit => return Ok(Vec::new()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !self.explicit => {
+                return Ok(Vec::new());
+            }
             other => other.with_context(|| format!("open {}", self.root.display()))?,
         };
         let mut ids = Vec::new();
@@ -226,11 +231,28 @@ impl Dir {
     }
 
     /// Holds the lock under which a container is made or deleted; gives up at once if somebody else has it.
-    /// The kernel lets go of it when the holder dies.
-    pub fn lock(&self) -> Result<Flock<OwnedFd>> {
-        let copy = open_dir(self.parent.as_fd(), &self.name).context("open the state directory")?;
-        Flock::lock(copy, FlockArg::LockExclusiveNonblock)
-            .map_err(|(_, errno)| anyhow!("container is being created or deleted by another process: {errno}"))
+    /// It is let go when the descriptor is closed, in this process and in the init stage that inherits it.
+    pub fn lock(&self) -> Result<OwnedFd> {
+        let lock = open_dir(self.parent.as_fd(), &self.name).context("open the state directory")?;
+        match fs::lock(lock.as_fd()) {
+            Ok(()) => Ok(lock),
+            Err(errno) => Err(errno).context("container is being created or deleted by another process"),
+        }
+    }
+
+    /// The same, waiting for a while. Pauses grow from 0.2 to 10 ms: the kernel has no such wait with a deadline.
+    pub fn lock_within(&self, timeout: Duration) -> Result<OwnedFd> {
+        let deadline = Instant::now() + timeout;
+        let mut pause = Duration::from_micros(200);
+        loop {
+            match self.lock() {
+                Err(error) if error.downcast_ref() == Some(&Errno::EAGAIN) && Instant::now() < deadline => {
+                    std::thread::sleep(pause);
+                    pause = (pause * 2).min(Duration::from_millis(10));
+                }
+                other => return other,
+            }
+        }
     }
 
     /// Writes state.json: a new file moved over the old one. Not synced: state does not outlive a reboot.
@@ -244,7 +266,8 @@ impl Dir {
         let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_NOFOLLOW;
         let file = fs::openat(self.fd(), temporary, flags, 0o600)?;
         let mut file = std::fs::File::from(file);
-        file.write_all(content).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
+        file.write_all(content)
+            .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
         if name != temporary {
             nix::fcntl::renameat(&self.fd, temporary, &self.fd, name)?;
         }
@@ -268,7 +291,8 @@ impl Dir {
     /// Reads state.json.
     pub fn read(&self) -> Result<State> {
         match self.get(FILE) {
-            Ok(text) => serde_json::from_slice(&text).context("parse state.json"),
+            Ok(text) => serde_json::from_slice(&text)
+                .map_err(|error| anyhow::Error::new(error).context("parse state.json")),
             // A directory that a killed runtime left before it wrote anything.
             Err(Errno::ENOENT) => bail!(DOES_NOT_EXIST),
             Err(errno) => Err(errno).context("read state.json"),
@@ -305,14 +329,16 @@ impl Dir {
 
     /// The gate, the seccomp program, what a killed write has left.
     fn remove_rest(&self) -> Result<()> {
-        let mut dir = nix::dir::Dir::openat(&self.fd, ".", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+        let mut dir =
+            nix::dir::Dir::openat(&self.fd, ".", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
         for entry in dir.iter() {
             let entry = entry?;
             if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
                 unlinkat(&self.fd, entry.file_name(), UnlinkatFlags::NoRemoveDir)?;
             }
         }
-        unlinkat(&self.parent, self.name.as_c_str(), UnlinkatFlags::RemoveDir).context("remove the state directory")
+        unlinkat(&self.parent, self.name.as_c_str(), UnlinkatFlags::RemoveDir)
+            .context("remove the state directory")
     }
 }
 

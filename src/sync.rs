@@ -111,6 +111,8 @@ pub enum Step {
     Cwd,
     /// Looking for the program.
     Find,
+    /// Looking for HOME.
+    Home,
     /// Closing descriptors.
     CloseFds,
     /// `--preserve-fds`.
@@ -121,7 +123,7 @@ pub enum Step {
     Exec,
 }
 
-const STEPS: [Step; 34] = [
+const STEPS: [Step; 35] = [
     Step::JoinCgroup,
     Step::JoinNamespace,
     Step::NewNamespace,
@@ -152,6 +154,7 @@ const STEPS: [Step; 34] = [
     Step::Capabilities,
     Step::Cwd,
     Step::Find,
+    Step::Home,
     Step::CloseFds,
     Step::PreservedFd,
     Step::Gate,
@@ -311,7 +314,8 @@ mod tests {
         let (a, b) = Wire::pair().unwrap();
         a.send(Kind::Ready).unwrap();
         assert_eq!(b.receive().unwrap(), Frame::Plain(Kind::Ready));
-        let failure = Failure { step: Step::Exec, index: 70000, errno: Errno::ENOENT, text: "x".repeat(5000) };
+        let failure =
+            Failure { step: Step::Exec, index: 70000, errno: Errno::ENOENT, text: "x".repeat(5000) };
         a.fail(&failure).unwrap();
         let Frame::Failed(got) = b.receive().unwrap() else { panic!() };
         assert_eq!((got.step, got.index, got.errno), (Step::Exec, 65535, Errno::ENOENT));
@@ -337,7 +341,9 @@ mod tests {
 
     #[test]
     fn malformed_frames_are_refused() {
-        for bytes in [&[6u8, 0, 0, 0, 0, 0, 0, 0][..], &[0; 7], &[0; 9], &[5, 99, 0, 0, 0, 0, 0, 0], &[5, 0, 0]] {
+        for bytes in
+            [&[6u8, 0, 0, 0, 0, 0, 0, 0][..], &[0; 7], &[0; 9], &[5, 99, 0, 0, 0, 0, 0, 0], &[5, 0, 0]]
+        {
             assert_eq!(decode(bytes), None, "{bytes:?}");
         }
     }

@@ -60,6 +60,18 @@ impl Record {
         failure.map_or(Ok(()), Err)
     }
 
+    /// Removes the container's cgroup, ending first what is still in it.
+    pub fn end_and_remove(&self) -> Result<()> {
+        let busy = |one: &Hierarchy| {
+            matches!(file::remove_dir(file::ABSOLUTE, &one.dir()), Err(Errno::EBUSY | Errno::ENOTEMPTY))
+        };
+        // All of them, also after the first: each one removed here is one less below.
+        if self.hierarchies.iter().filter(|one| busy(one)).count() > 0 && !self.procs()?.is_empty() {
+            self.kill_all(libc::SIGKILL)?;
+        }
+        self.remove()
+    }
+
     /// Removes the container's cgroup and all below it, which must have no processes or only such as are ending.
     /// Gone already is as good; where nothing may be removed, nothing was made.
     pub fn remove(&self) -> Result<()> {

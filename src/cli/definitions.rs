@@ -278,7 +278,7 @@ fn read_format(words: &Words) -> Result<OutputFormat, String> {
 }
 
 fn read_preserve_fds(words: &Words) -> Result<u32, String> {
-    last(words, "preserve-fds").map_or(Ok(0), |value| number("preserve-fds", &value))
+    words.value("preserve-fds").map_or(Ok(0), |value| number("preserve-fds", value))
 }
 
 fn read_create(words: &Words) -> Result<Create, String> {

@@ -3,27 +3,29 @@
 use super::absolute;
 use crate::bundle;
 use crate::cli::{self, Global};
+use crate::exit::ExitCode;
 use crate::plan;
 use crate::spawn::{self, Request};
 use crate::state::Store;
+use crate::sys::exe;
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::SigSet;
 use std::os::fd::OwnedFd;
-use std::process::ExitCode;
 
 /// Makes the container and returns once it is `created`.
 pub fn create(global: &Global, args: cli::Create) -> Result<ExitCode> {
     let store = Store::new(global.root.as_deref())?;
     let request = request(global, args, true)?;
-    std::mem::forget(spawn::start(&store, &request)?);
     // The process ends here: giving back memory piece by piece would only cost time.
-    std::mem::forget(request);
+    std::mem::forget(spawn::start(&store, request)?);
     Ok(ExitCode::SUCCESS)
 }
 
 /// What `create` and `run` share: the bundle, the terminal's rules, the descriptors to hand on. `detached`: the
 /// runtime returns while the program lives.
 pub fn request(global: &Global, args: cli::Create, detached: bool) -> Result<Request> {
+    // The first act, because it may start the program anew.
+    let seal = exe::seal(crate::first_fds::hand_on).context("protect the own executable")?;
     let (preserve_fds, listen_fds) = preserved(args.preserve_fds)?;
     let pid_file = args.pid_file.as_deref().map(absolute).transpose()?;
     let pidfd_socket = args.pidfd_socket.as_deref().map(absolute).transpose()?;
@@ -48,6 +50,7 @@ pub fn request(global: &Global, args: cli::Create, detached: bool) -> Result<Req
         gate: detached,
         signal_mask: SigSet::thread_get_mask().context("read the signal mask")?,
         systemd: global.systemd_cgroup,
+        seal: Some(seal),
     })
 }
 
@@ -70,7 +73,8 @@ pub fn preserved(count: u32) -> Result<(u32, u32)> {
         Some(fds) if pid == Some(std::process::id()) => fds,
         _ => 0,
     };
-    let total = count.checked_add(listen).filter(|&total| total <= 1 << 16).context("--preserve-fds: too many")?;
+    let total =
+        count.checked_add(listen).filter(|&total| total <= 1 << 16).context("--preserve-fds: too many")?;
     for fd in 3..3 + total as i32 {
         if !crate::first_fds::was_open(fd) {
             bail!("unable to stat preserved-fd {} (of {total}): not open", fd - 3);

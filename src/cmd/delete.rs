@@ -2,16 +2,18 @@
 
 use super::kill;
 use crate::cli::Global;
+use crate::exit::ExitCode;
 use crate::hooks;
 use crate::log;
 use crate::state::{DOES_NOT_EXIST, Dir, State, Status, Store};
 use anyhow::{Context, Result, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::process::ExitCode;
 
 /// How long a killed init process may take to end.
 const END_TIMEOUT_MS: u16 = 10_000;
+/// How long another process may be at work on the container.
+const LOCK_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Deletes a stopped or created container; with `force` any.
 pub fn delete(global: &Global, id: &str, force: bool) -> Result<ExitCode> {
@@ -21,11 +23,13 @@ pub fn delete(global: &Global, id: &str, force: bool) -> Result<ExitCode> {
         Err(error) if force && missing(&error) => return Ok(ExitCode::SUCCESS),
         other => other?,
     };
-    let lock = dir.lock();
+    // A create that was killed holds the lock until its child is gone, too.
+    let _lock = dir.lock_within(LOCK_TIMEOUT)?;
     let state = match dir.read() {
         Ok(state) => state,
-        Err(error) if lock.is_ok() && (missing(&error) || force) => {
-            // A runtime was killed before it wrote down anything: only the directory is there.
+        // A runtime was killed before it wrote down anything, or the file is rubbish: only the directory is there.
+        // Where it could not be read, nobody knows what is there, so nothing is removed.
+        Err(error) if missing(&error) || (force && error.is::<serde_json::Error>()) => {
             dir.remove()?;
             if force {
                 return Ok(ExitCode::SUCCESS);
@@ -34,7 +38,6 @@ pub fn delete(global: &Global, id: &str, force: bool) -> Result<ExitCode> {
         }
         Err(error) => return Err(error),
     };
-    let _lock = lock?;
     let status = state.status_locked(&dir)?.0;
     if !force && matches!(status, Status::Running | Status::Paused) {
         bail!("cannot delete container {id} that is not stopped: {}", status.word());
@@ -54,9 +57,15 @@ pub fn destroy(dir: Dir, state: &State, end: bool) -> Result<()> {
         }
         wait_for_end(init.as_fd())?;
     }
-    state.cgroup.remove()?;
+    // Each step once more if it failed: a passing lack of memory must not leave anything behind. While the cgroup
+    // stands the state stays too, so that delete can be repeated.
+    twice(|| state.cgroup.end_and_remove())?;
     run_poststop(state);
-    dir.remove()
+    twice(|| dir.remove())
+}
+
+fn twice(step: impl Fn() -> Result<()>) -> Result<()> {
+    step().or_else(|_| step())
 }
 
 /// poststop hooks: a failure is told and the others run on (runtime.md "Lifecycle").

@@ -7,6 +7,7 @@ use super::{absolute, create};
 use crate::bundle;
 use crate::cli::{self, Global};
 use crate::console::Console;
+use crate::exit::ExitCode;
 use crate::explain;
 use crate::init::{self, Exec};
 use crate::plan::process::{self as plan, Process};
@@ -20,7 +21,6 @@ use anyhow::{Context, Result, bail};
 use oci_spec::runtime::{Capability, LinuxCapabilitiesBuilder, Process as SpecProcess, Spec, UserBuilder};
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
-use std::process::ExitCode;
 
 /// Namespaces that exec enters, whatever the configuration says of the others: user, pid and mount come with the
 /// pidfd in one call.
@@ -35,6 +35,8 @@ const JOINABLE: i32 = libc::CLONE_NEWNS
 
 /// Runs the process; in the foreground its exit status becomes naru's.
 pub fn exec(global: &Global, args: cli::Exec) -> Result<ExitCode> {
+    // The first act, because it may start the program anew.
+    let mut seal = Some(exe::seal(crate::first_fds::hand_on).context("protect the own executable")?);
     let (preserve_fds, _) = create::preserved(args.preserve_fds)?;
     let store = Store::new(global.root.as_deref())?;
     let (dir, state) = store.load(&args.id)?;
@@ -70,8 +72,9 @@ pub fn exec(global: &Global, args: cli::Exec) -> Result<ExitCode> {
     };
     let keyring = state.keyring.then(|| CString::new(format!("_ses.{}", state.id))).transpose()?;
     let join = Join { state: &state, init: &init, cgroups: &args.cgroups };
-    let child = join.child(&process, console_fd, keyring.as_deref(), preserve_fds, &signals, console.is_some())?;
-    let (pid, pidfd) = join.run(&process, child, pid_file, pidfd_socket)?;
+    let child =
+        join.child(&process, console_fd, keyring.as_deref(), preserve_fds, &signals, console.is_some())?;
+    let (pid, pidfd) = join.run(&process, child, pid_file, pidfd_socket, &mut seal)?;
     let Some(signals) = signals else { return Ok(ExitCode::SUCCESS) };
     let console = console.map(Console::take_over).transpose()?;
     let ended = signals.attend(pid, pidfd.as_fd(), console)?;
@@ -85,7 +88,9 @@ fn wanted(args: &cli::Exec, state: &State) -> Result<SpecProcess> {
     }
     let spec: Spec = bundle::read_json(&state.bundle.join("config.json"))?;
     let mut process = spec.process().clone().context("/process: is required")?;
-    let text = |word: &std::ffi::OsString| word.clone().into_string().map_err(|w| anyhow::anyhow!("{w:?}: not UTF-8"));
+    let text = |word: &std::ffi::OsString| {
+        word.clone().into_string().map_err(|w| anyhow::anyhow!("{w:?}: not UTF-8"))
+    };
     process.set_args(Some(args.args.iter().map(text).collect::<Result<_>>()?));
     process.set_terminal(Some(args.tty));
     if let Some(cwd) = &args.cwd {
@@ -142,8 +147,9 @@ fn add_capabilities(process: &mut SpecProcess, names: &[String]) -> Result<()> {
     let mut added = Vec::new();
     for name in names {
         let quoted = serde_json::to_string(&name.to_ascii_uppercase())?;
-        let capability: Capability =
-            serde_json::from_str(&quoted).ok().with_context(|| format!("--cap: unknown capability {name:?}"))?;
+        let capability: Capability = serde_json::from_str(&quoted)
+            .ok()
+            .with_context(|| format!("--cap: unknown capability {name:?}"))?;
         added.push(capability);
     }
     let old = process.capabilities().clone().unwrap_or_default();
@@ -254,12 +260,12 @@ impl Join<'_> {
         mut prepared: Prepared,
         pid_file: Option<PidFile>,
         pidfd_socket: Option<OwnedFd>,
+        seal: &mut Option<exe::Seal>,
     ) -> Result<(i32, OwnedFd)> {
         // Before the first namespace is joined: from there on the container's processes may see this one
         // (CVE-2016-9962).
         process::prctl(libc::PR_SET_DUMPABLE, 0).context("hide from the container")?;
         let own_proc = if process.needs_limits() { Some(spawn::open_proc()?) } else { None };
-        let mut seal = Some(exe::seal().context("protect the own executable")?);
         enter(self.init, self.state)?;
         let cgroup = prepared.cgroup.take();
         if cgroup.is_none() {

@@ -5,10 +5,10 @@
 //! It needs no privileges, reads nothing and prints nothing but the JSON: CRI-O parses stdout and stderr together.
 
 use crate::cmd::version;
+use crate::exit::ExitCode;
 use anyhow::Result;
 use serde::Serialize;
 use std::io::Write;
-use std::process::ExitCode;
 
 type Names = &'static [&'static str];
 

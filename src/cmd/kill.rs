@@ -1,12 +1,12 @@
 //! `kill`: sends a signal to a container.
 
 use crate::cli::{self, Global};
+use crate::exit::ExitCode;
 use crate::state::{NOT_RUNNING, State, Status, Store};
 use crate::sys::{Errno, process};
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::process::ExitCode;
 
 /// Sends the signal to the init process; SIGKILL of a container that shares its pid namespace ends all of it.
 pub fn kill(global: &Global, args: cli::Kill) -> Result<ExitCode> {
@@ -76,9 +76,16 @@ mod tests {
 
     #[test]
     fn signals() {
-        for (word, number) in
-            [("9", 9), ("KILL", 9), ("SIGKILL", 9), ("sigterm", 15), ("Hup", 1), ("0", 0), ("RTMIN+3", 37), ("RTMAX", 64)]
-        {
+        for (word, number) in [
+            ("9", 9),
+            ("KILL", 9),
+            ("SIGKILL", 9),
+            ("sigterm", 15),
+            ("Hup", 1),
+            ("0", 0),
+            ("RTMIN+3", 37),
+            ("RTMAX", 64),
+        ] {
             assert_eq!(parse_signal(word).unwrap(), number, "{word}");
         }
         for word in ["", "SIG", "FOO", "-1", "65", "RTMIN+99", "RTMIN3"] {

@@ -2,10 +2,10 @@
 
 use super::state::{Shown, shown};
 use crate::cli::{Global, OutputFormat};
+use crate::exit::ExitCode;
 use crate::log;
 use crate::state::{Dir, State, Store};
 use anyhow::Result;
-use std::process::ExitCode;
 
 /// Prints a table, a JSON array (`null` when there are none, as runc prints it), or ids alone.
 pub fn list(global: &Global, format: OutputFormat, quiet: bool) -> Result<ExitCode> {
@@ -31,11 +31,11 @@ pub fn list(global: &Global, format: OutputFormat, quiet: bool) -> Result<ExitCo
         }
     }
     if quiet {
-        return Ok(crate::print(&rows.iter().map(|row| format!("{}\n", row.id)).collect::<String>()));
+        return crate::print(&rows.iter().map(|row| format!("{}\n", row.id)).collect::<String>());
     }
     if format == OutputFormat::Json {
         let text = if rows.is_empty() { "null".into() } else { serde_json::to_string(&rows)? };
-        return Ok(crate::print(&text));
+        return crate::print(&text);
     }
     let mut table = vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(String::from)];
     table.extend(rows.iter().map(|row| {
@@ -48,14 +48,13 @@ pub fn list(global: &Global, format: OutputFormat, quiet: bool) -> Result<ExitCo
             row.owner.clone(),
         ]
     }));
-    Ok(crate::print(&columns(&table)))
+    crate::print(&columns(&table))
 }
 
 /// Columns at least 12 wide and 3 apart, the last one as it is: the shape of runc's table.
 fn columns(table: &[[String; 6]]) -> String {
-    let width = |column: usize| {
-        table.iter().map(|row| row[column].chars().count() + 3).max().unwrap_or(0).max(12)
-    };
+    let width =
+        |column: usize| table.iter().map(|row| row[column].chars().count() + 3).max().unwrap_or(0).max(12);
     let widths: Vec<usize> = (0..5).map(width).collect();
     let mut text = String::new();
     for row in table {

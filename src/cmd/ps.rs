@@ -1,9 +1,10 @@
 //! `ps`: the processes of a container.
 
 use crate::cli::{self, Global, OutputFormat};
+use crate::exit::ExitCode;
 use crate::state::{Status, Store};
 use anyhow::{Context, Result, bail};
-use std::process::{Command, ExitCode};
+use std::process::Command;
 
 /// Prints pids as JSON, or the lines of ps(1) that belong to the container.
 pub fn ps(global: &Global, args: cli::Ps) -> Result<ExitCode> {
@@ -13,7 +14,7 @@ pub fn ps(global: &Global, args: cli::Ps) -> Result<ExitCode> {
     let pids = if stopped { Vec::new() } else { state.cgroup.procs()? };
     if args.format == OutputFormat::Json {
         let text = if stopped { "null".into() } else { serde_json::to_string(&pids)? };
-        return Ok(crate::print(&format!("{text}\n")));
+        return crate::print(&format!("{text}\n"));
     }
     let default = ["-ef".into()];
     let options = if args.args.is_empty() { &default[..] } else { &args.args };
@@ -22,14 +23,15 @@ pub fn ps(global: &Global, args: cli::Ps) -> Result<ExitCode> {
         bail!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim_end());
     }
     let text = String::from_utf8_lossy(&output.stdout);
-    Ok(crate::print(&filter(&text, &pids)?))
+    crate::print(&filter(&text, &pids)?)
 }
 
 /// Keeps the title and the lines whose PID column holds one of `pids`.
 fn filter(text: &str, pids: &[i32]) -> Result<String> {
     let mut lines = text.lines();
     let title = lines.next().unwrap_or_default();
-    let column = title.split_whitespace().position(|word| word == "PID").context("ps: no PID field in its output")?;
+    let column =
+        title.split_whitespace().position(|word| word == "PID").context("ps: no PID field in its output")?;
     let mut kept = format!("{title}\n");
     for line in lines {
         let pid = line.split_whitespace().nth(column).and_then(|word| word.parse::<i32>().ok());

@@ -3,13 +3,13 @@
 use super::{create, delete, start};
 use crate::cli::{self, Global};
 use crate::console::Console;
-use crate::spawn::{self, Started};
+use crate::exit::ExitCode;
 use crate::signals::Signals;
+use crate::spawn::{self, Started};
 use crate::state::Store;
 use crate::sys::process;
 use anyhow::{Context, Result};
 use std::os::fd::AsFd;
-use std::process::ExitCode;
 
 /// Runs the program; its exit status becomes naru's.
 pub fn run(global: &Global, args: cli::Run) -> Result<ExitCode> {
@@ -17,7 +17,7 @@ pub fn run(global: &Global, args: cli::Run) -> Result<ExitCode> {
     let mut request = create::request(global, args.create, args.detach)?;
     request.gate = false;
     if args.detach {
-        after_start(spawn::start(&store, &request)?)?;
+        after_start(spawn::start(&store, request)?)?;
         return Ok(ExitCode::SUCCESS);
     }
     if !args.no_subreaper {
@@ -34,7 +34,7 @@ pub fn run(global: &Global, args: cli::Run) -> Result<ExitCode> {
     } else {
         None
     };
-    let started = spawn::start(&store, &request)?;
+    let started = spawn::start(&store, request)?;
     let console = console.map(Console::take_over).transpose()?;
     return_home(&started)?;
     if !started.state.poststart.is_empty()
@@ -43,7 +43,14 @@ pub fn run(global: &Global, args: cli::Run) -> Result<ExitCode> {
         delete::destroy(started.dir, &started.state, true)?;
         return Err(error);
     }
-    let ended = signals.attend(started.state.pid, started.pidfd.as_fd(), console)?;
+    let ended = match signals.attend(started.state.pid, started.pidfd.as_fd(), console) {
+        Ok(ended) => ended,
+        Err(error) => {
+            // Nobody would wait for it any more.
+            delete::destroy(started.dir, &started.state, true)?;
+            return Err(error);
+        }
+    };
     if !args.keep {
         delete::destroy(started.dir, &started.state, false)?;
     }

@@ -3,6 +3,7 @@
 
 use crate::cli::Spec as Args;
 use crate::cmd::version;
+use crate::exit::ExitCode;
 use anyhow::{Context, Result, bail};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use nix::unistd::{getegid, geteuid};
@@ -10,7 +11,6 @@ use serde::Serialize;
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
 use std::path::Path;
-use std::process::ExitCode;
 
 const CONFIG: &str = "config.json";
 

@@ -2,13 +2,13 @@
 
 use super::delete;
 use crate::cli::Global;
+use crate::exit::ExitCode;
 use crate::explain;
 use crate::spawn::run_hooks;
 use crate::state::{self, Dir, State, Status, Store};
 use crate::sync::{Frame, Kind, Wire};
 use crate::sys::Errno;
 use anyhow::{Context, Result, bail};
-use std::process::ExitCode;
 
 /// Opens the gate and returns once the program runs and the poststart hooks have.
 pub fn start(global: &Global, id: &str) -> Result<ExitCode> {

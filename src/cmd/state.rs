@@ -1,11 +1,11 @@
 //! `state`: prints one container as JSON (runtime.md "State").
 
 use crate::cli::Global;
+use crate::exit::ExitCode;
 use crate::state::{Dir, State, Store};
 use anyhow::Result;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::process::ExitCode;
 
 /// The state as `state` and `list` print it.
 #[derive(Serialize)]
@@ -50,5 +50,5 @@ pub fn state(global: &Global, id: &str) -> Result<ExitCode> {
     let store = Store::new(global.root.as_deref())?;
     let (dir, state) = store.load(id)?;
     let text = serde_json::to_string_pretty(&shown(&state, &dir)?)?;
-    Ok(crate::print(&text))
+    crate::print(&text)
 }

@@ -31,7 +31,12 @@ pub fn open_in_running(process: &Process, socket: Option<OwnedFd>, procfs: Optio
 }
 
 /// Makes the pair, hands the master over and returns the peer.
-fn open_pair(root: BorrowedFd, proc: BorrowedFd, process: &Process, socket: Option<OwnedFd>) -> Result<OwnedFd> {
+fn open_pair(
+    root: BorrowedFd,
+    proc: BorrowedFd,
+    process: &Process,
+    socket: Option<OwnedFd>,
+) -> Result<OwnedFd> {
     let flags = libc::O_PATH | libc::O_NOFOLLOW;
     let handle = fs::openat2(root, c"/dev/pts/ptmx", flags, 0, fs::IN_ROOT)?;
     let stat = fstat(&handle)?;

@@ -61,8 +61,11 @@ fn one(from: BorrowedFd, to: BorrowedFd, name: &CStr, depth: u32) -> Result<()> 
             }
             let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
             let new = fs::openat(to, name, flags.bits(), 0o600)?;
-            std::io::copy(&mut std::fs::File::from(source), &mut std::fs::File::from(new.try_clone().map_err(errno)?))
-                .map_err(errno)?;
+            std::io::copy(
+                &mut std::fs::File::from(source),
+                &mut std::fs::File::from(new.try_clone().map_err(errno)?),
+            )
+            .map_err(errno)?;
             fchown(&new, uid, gid)?;
             // After the owner, whose change drops set-id bits.
             fchmod(&new, mode)

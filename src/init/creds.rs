@@ -61,9 +61,8 @@ fn container_null() -> Result<Option<std::os::fd::OwnedFd>> {
     let root = fs::open(c"/", libc::O_PATH | libc::O_DIRECTORY, 0)?;
     let open = |flags| fs::openat2(root.as_fd(), c"/dev/null", flags | libc::O_NOFOLLOW, 0, fs::IN_ROOT);
     let Ok(handle) = open(libc::O_PATH) else { return Ok(None) };
-    let is_null = |stat: libc::stat| {
-        stat.st_mode & libc::S_IFMT == libc::S_IFCHR && stat.st_rdev == fs::makedev(1, 3)
-    };
+    let is_null =
+        |stat: libc::stat| stat.st_mode & libc::S_IFMT == libc::S_IFCHR && stat.st_rdev == fs::makedev(1, 3);
     if !is_null(fstat(&handle)?) {
         return Ok(None);
     }
@@ -153,21 +152,45 @@ fn executable(path: &CStr) -> Result<()> {
 }
 
 /// `HOME=..` for an environment that has none: from the container's passwd, which is hostile, else `/`.
-pub fn home(init: &Process) -> Option<CString> {
+pub fn home(init: &Process) -> Outcome<Option<CString>> {
     if !init.needs_home {
-        return None;
+        return Ok(None);
     }
-    Some(read_passwd().ok().and_then(|text| home_in_passwd(&text, init.uid)).unwrap_or_else(|| HOME_FALLBACK.into()))
+    let listed = match read_passwd() {
+        Ok(text) => home_in_passwd(&text, init.uid),
+        // Out of memory, descriptors or luck: not what the image says, so it is an error.
+        Err(
+            errno @ (Errno::ENOMEM
+            | Errno::EMFILE
+            | Errno::ENFILE
+            | Errno::EIO
+            | Errno::ENOSPC
+            | Errno::EPERM),
+        ) => {
+            return Err(errno).at(Step::Home);
+        }
+        Err(_) => None,
+    };
+    Ok(Some(listed.unwrap_or_else(|| HOME_FALLBACK.into())))
 }
 
 /// Neither a fifo nor a device may hold us up, nor a huge file eat memory (CVE-2025-4437).
 fn read_passwd() -> Result<Vec<u8>> {
     let root = fs::open(c"/", libc::O_PATH | libc::O_DIRECTORY, 0)?;
-    let file = fs::openat2(root.as_fd(), PASSWD, libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY, 0, fs::IN_ROOT)?;
+    let file = fs::openat2(
+        root.as_fd(),
+        PASSWD,
+        libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY,
+        0,
+        fs::IN_ROOT,
+    )?;
     if fstat(&file)?.st_mode & libc::S_IFMT != libc::S_IFREG {
         return Err(Errno::EINVAL);
     }
     let mut text = Vec::new();
-    std::fs::File::from(file).take(PASSWD_MAX).read_to_end(&mut text).map_err(|_| Errno::EIO)?;
+    std::fs::File::from(file)
+        .take(PASSWD_MAX)
+        .read_to_end(&mut text)
+        .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
     Ok(text)
 }

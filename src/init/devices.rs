@@ -21,7 +21,8 @@ pub fn make_all(plan: &Plan, root: BorrowedFd) -> Outcome {
         let index = node.index.map_or(0, |index| index + 1);
         match &node.name {
             Some(name) => make(dev.as_fd(), name, node),
-            None => path::make_parent(root, &node.path).and_then(|(parent, name)| make(parent.as_fd(), &name, node)),
+            None => path::make_parent(root, &node.path)
+                .and_then(|(parent, name)| make(parent.as_fd(), &name, node)),
         }
         .at_index(Step::Device, index)?;
     }

@@ -143,6 +143,7 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
 
     become_program(init, child.preserve_fds)?;
     let program = creds::find_program(init)?;
+    let home = creds::home(init)?;
     close_descriptors(child)?;
     // Device rules, limits and state are in place before the container counts as created or the program runs.
     child.wire.expect(Kind::Proceed).at(Step::Gate)?;
@@ -152,7 +153,7 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
         child.wire = wait_for_start(gate)?;
     }
     hook::run_all(&plan.start_container, child.state, "created", Step::StartContainerHook)?;
-    launch(init, &program, &child.signal_mask)
+    launch(init, &program, home, &child.signal_mask)
 }
 
 /// `exec`: a further process of a container. The runtime has joined the namespaces, so that the clone is born in them.
@@ -199,11 +200,12 @@ fn exec_steps(child: &mut Exec) -> Outcome<std::convert::Infallible> {
     creds::drop_bounding(init.capabilities.bounding).at(Step::Capabilities)?;
     become_program(init, child.preserve_fds)?;
     let program = creds::find_program(init)?;
+    let home = creds::home(init)?;
     keep_only(&[child.wire.as_fd().as_raw_fd()], child.preserve_fds).at(Step::CloseFds)?;
     // The pid file and the terminal are with the caller before the program can end.
     child.wire.expect(Kind::Proceed).at(Step::Gate)?;
     enter::outlive_runtime().at(Step::Session)?;
-    launch(init, &program, &child.signal_mask)
+    launch(init, &program, home, &child.signal_mask)
 }
 
 /// User, groups, capabilities, directory: from here on the process has only the program's rights.
@@ -271,6 +273,7 @@ fn wait_for_start(gate: OwnedFd) -> Outcome<Wire> {
 fn launch(
     init: &Process,
     program: &std::ffi::CStr,
+    home: Option<CString>,
     mask: &nix::sys::signal::SigSet,
 ) -> Outcome<std::convert::Infallible> {
     process::reset_signal(libc::SIGPIPE).at(Step::Exec)?;
@@ -280,7 +283,6 @@ fn launch(
     {
         crate::sys::seccomp::install(&filter.program, filter.flags).at(Step::Seccomp)?;
     }
-    let home = creds::home(init);
     let errno = match home {
         Some(home) => {
             let mut env: Vec<CString> = init.env.strings().to_vec();

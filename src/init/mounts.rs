@@ -46,7 +46,8 @@ pub fn mount_all(child: &mut Container, root: BorrowedFd) -> Outcome {
 /// Copies a mount of the runtime's namespace.
 fn bind(entry: &Mount, source: &CStr, recursive: bool, root: BorrowedFd) -> Outcome<OwnedFd> {
     let index = entry.index;
-    let tree = mount::clone_tree(nix::fcntl::AT_FDCWD, source, recursive).at_index(Step::MountSource, index)?;
+    let tree =
+        mount::clone_tree(nix::fcntl::AT_FDCWD, source, recursive).at_index(Step::MountSource, index)?;
     let stat = fstat(&tree).at_index(Step::MountSource, index)?;
     let directory = stat.st_mode & libc::S_IFMT == libc::S_IFDIR;
     // Only a whole procfs may stand in for /proc: labels and settings are written through it (CVE-2019-16884).
@@ -73,7 +74,8 @@ fn new_filesystem(entry: &Mount, filesystem: &Filesystem, root: BorrowedFd) -> O
     let (target, was_there) = target_dir(entry, filesystem, root).at_index(Step::MountTarget, index)?;
     let context = mount::fs_open(&filesystem.fstype).at_index(Step::Mount, index)?;
     let made = configure(&context, filesystem, target.as_fd(), was_there, entry.attr.set);
-    let made = made.map_err(|errno| Failure { step: Step::Mount, index, errno, text: kernel_log(context.as_fd()) })?;
+    let made =
+        made.map_err(|errno| Failure { step: Step::Mount, index, errno, text: kernel_log(context.as_fd()) })?;
     if filesystem.copy_up && was_there {
         copy::directory(target.as_fd(), made.as_fd()).at_index(Step::MountSource, index)?;
     }
@@ -167,7 +169,8 @@ fn unified(entry: &Mount, own: &CStr, own_namespace: bool, root: BorrowedFd) -> 
     let (target, _) = path::make_dir(root, &entry.destination).at_index(Step::MountTarget, index)?;
     let made = if own_namespace {
         match cgroup_filesystem(c"cgroup2", &[], entry.attr.set) {
-            Err(Errno::EPERM | Errno::EBUSY) => copy(own, entry.attr.set),
+            // Where the tree may not be mounted again, the container's own directory shows the same.
+            Err(Errno::EBUSY) => copy(own, entry.attr.set),
             other => other,
         }
     } else {
@@ -194,7 +197,8 @@ fn cgroup_filesystem(fstype: &CStr, options: &[&CStr], attrs: u64) -> Result<Own
 
 fn copy(source: &CStr, attrs: u64) -> Result<OwnedFd> {
     let tree = mount::clone_tree(nix::fcntl::AT_FDCWD, source, false)?;
-    mount::set_attr(tree.as_fd(), &MountAttr { set: attrs, ..Default::default() }, false)?;
+    let attr = MountAttr { set: attrs, propagation: libc::MS_PRIVATE, ..Default::default() };
+    mount::set_attr(tree.as_fd(), &attr, false)?;
     Ok(tree)
 }
 
@@ -205,7 +209,8 @@ fn hierarchies(entry: &Mount, list: &[Hierarchy], own_namespace: bool, root: Bor
     let context = mount::fs_open(c"tmpfs").at_index(Step::Mount, index)?;
     mount::fs_set(context.as_fd(), c"source", Some(c"tmpfs")).at_index(Step::Mount, index)?;
     mount::fs_set(context.as_fd(), c"mode", Some(c"755")).at_index(Step::Mount, index)?;
-    let made = mount::fs_mount(context.as_fd(), entry.attr.set & !attr::RDONLY).at_index(Step::Mount, index)?;
+    let made =
+        mount::fs_mount(context.as_fd(), entry.attr.set & !attr::RDONLY).at_index(Step::Mount, index)?;
     mount::attach(made.as_fd(), target.as_fd()).at_index(Step::Mount, index)?;
     for hierarchy in list {
         let mounted = one_hierarchy(&made, hierarchy, own_namespace, entry.attr.set);

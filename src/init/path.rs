@@ -147,8 +147,11 @@ mod tests {
     fn root() -> (std::path::PathBuf, OwnedFd) {
         use std::sync::atomic::{AtomicU32, Ordering};
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let dir = std::env::temp_dir()
-            .join(format!("naru-path-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
+        let dir = std::env::temp_dir().join(format!(
+            "naru-path-{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        ));
         std::fs::create_dir_all(dir.join("root")).unwrap();
         let fd = std::fs::File::open(dir.join("root")).unwrap().into();
         (dir, fd)

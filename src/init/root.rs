@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 /// No mount made from here on may reach the host.
 pub fn isolate(plan: &Plan) -> Result<()> {
     mount::mount(None, c"/", None, plan.isolation, None)?;
-    if plan.isolation & libc::MS_SHARED == 0 {
+    if plan.root_propagation.is_none() {
         return Ok(());
     }
     // pivot_root refuses a new root whose parent mount is shared: the one that holds the rootfs turns private.
@@ -46,12 +46,21 @@ pub fn bind(rootfs: &CStr) -> Result<OwnedFd> {
 pub fn pivot(plan: &Plan, root: BorrowedFd) -> Result<()> {
     nix::unistd::fchdir(root)?;
     if plan.pivot {
-        mount::pivot_to_cwd()?;
-        if plan.root_propagation.is_some_and(|flags| flags & libc::MS_SHARED != 0) {
-            // The old root lies on top now: keep its unmounting from the host.
-            mount::mount(None, c".", None, libc::MS_SLAVE | libc::MS_REC, None)?;
+        match plan.root_propagation {
+            None => {
+                mount::pivot_to_cwd()?;
+                mount::detach(c".")?;
+            }
+            Some(_) => {
+                // The old root may be shared: keep its unmounting from the host. Not by the name ".", which is the
+                // new root's directory below it.
+                let old = fs::open(c"/", libc::O_PATH | libc::O_DIRECTORY, 0)?;
+                mount::pivot_to_cwd()?;
+                nix::unistd::fchdir(&old)?;
+                mount::mount(None, c".", None, libc::MS_SLAVE | libc::MS_REC, None)?;
+                mount::detach(c".")?;
+            }
         }
-        mount::detach(c".")?;
     } else {
         // On an initramfs pivot_root is impossible: move the root mount over the old one. What hides the full procfs
         // and sysfs there must not come off again, so those are detached first.
@@ -94,11 +103,13 @@ pub fn sysctl(settings: &[(CString, CString)]) -> Outcome {
         return Ok(());
     }
     let context = mount::fs_open(c"proc").at(Step::Sysctl)?;
-    let proc = mount::fs_mount(context.as_fd(), attr::NOSUID | attr::NODEV | attr::NOEXEC).at(Step::Sysctl)?;
-    let sys = fs::openat2(proc.as_fd(), c"sys", libc::O_PATH | libc::O_DIRECTORY, 0, BENEATH).at(Step::Sysctl)?;
+    let proc =
+        mount::fs_mount(context.as_fd(), attr::NOSUID | attr::NODEV | attr::NOEXEC).at(Step::Sysctl)?;
+    let sys =
+        fs::openat2(proc.as_fd(), c"sys", libc::O_PATH | libc::O_DIRECTORY, 0, BENEATH).at(Step::Sysctl)?;
     for (index, (name, value)) in settings.iter().enumerate() {
-        let file =
-            fs::openat2(sys.as_fd(), name, libc::O_WRONLY | libc::O_NOFOLLOW, 0, BENEATH).at_index(Step::Sysctl, index)?;
+        let file = fs::openat2(sys.as_fd(), name, libc::O_WRONLY | libc::O_NOFOLLOW, 0, BENEATH)
+            .at_index(Step::Sysctl, index)?;
         fs::write_once(file.as_fd(), value.to_bytes()).at_index(Step::Sysctl, index)?;
     }
     Ok(())

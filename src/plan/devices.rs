@@ -141,8 +141,14 @@ mod tests {
 
     #[test]
     fn a_bind_mounted_dev_is_left_alone() {
-        assert!(nodes("[]", r#"[{"destination":"/dev/","source":"/dev","options":["rbind"]}]"#).unwrap().is_none());
-        assert!(nodes("[]", r#"[{"destination":"/dev","type":"tmpfs","source":"tmpfs"}]"#).unwrap().is_some());
+        assert!(
+            nodes("[]", r#"[{"destination":"/dev/","source":"/dev","options":["rbind"]}]"#)
+                .unwrap()
+                .is_none()
+        );
+        assert!(
+            nodes("[]", r#"[{"destination":"/dev","type":"tmpfs","source":"tmpfs"}]"#).unwrap().is_some()
+        );
     }
 
     #[test]

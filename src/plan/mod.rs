@@ -89,10 +89,9 @@ pub fn compile(spec: &Spec, id: &str, bundle: &Path, rootfs: &Path, options: Opt
     let own_devices = devices::compile(linux, spec.mounts().as_deref().unwrap_or_default())?;
     let root_propagation = match linux.rootfs_propagation().as_deref() {
         None | Some("") => None,
-        Some(name) => Some(
-            mounts::propagation(name)
-                .with_context(|| format!("/linux/rootfsPropagation: rootfsPropagation={name} is not supported"))?,
-        ),
+        Some(name) => Some(mounts::propagation(name).with_context(|| {
+            format!("/linux/rootfsPropagation: rootfsPropagation={name} is not supported")
+        })?),
     };
     Ok(Plan {
         mounts: mounts::compile(spec.mounts().as_deref().unwrap_or_default(), bundle, &namespaces)?,
@@ -102,8 +101,8 @@ pub fn compile(spec: &Spec, id: &str, bundle: &Path, rootfs: &Path, options: Opt
         root_propagation,
         pivot: !options.no_pivot,
         devices: own_devices,
-        masked_paths: c_strings(linux.masked_paths().as_deref().unwrap_or_default(), "/linux/maskedPaths")?,
-        readonly_paths: c_strings(linux.readonly_paths().as_deref().unwrap_or_default(), "/linux/readonlyPaths")?,
+        masked_paths: paths(linux.masked_paths().as_deref().unwrap_or_default(), "/linux/maskedPaths")?,
+        readonly_paths: paths(linux.readonly_paths().as_deref().unwrap_or_default(), "/linux/readonlyPaths")?,
         sysctl: sysctl(linux.sysctl().as_ref(), &namespaces)?,
         hostname: spec.hostname().clone().filter(|name| !name.is_empty()),
         domainname: spec.domainname().clone().filter(|name| !name.is_empty()),
@@ -129,9 +128,15 @@ pub fn compile(spec: &Spec, id: &str, bundle: &Path, rootfs: &Path, options: Opt
 
 /// What is valid and not acted on yet: an error, because a field that is silently left out is worse than a refusal.
 fn refuse_unsupported(linux: &oci_spec::runtime::Linux) -> Result<()> {
-    let some = |list: &Option<Vec<oci_spec::runtime::LinuxIdMapping>>| list.as_ref().is_some_and(|l| !l.is_empty());
+    let some =
+        |list: &Option<Vec<oci_spec::runtime::LinuxIdMapping>>| list.as_ref().is_some_and(|l| !l.is_empty());
     let listener = linux.seccomp().as_ref().and_then(|seccomp| seccomp.listener_path().as_ref());
+    let notifies = |syscall: &oci_spec::runtime::LinuxSyscall| {
+        syscall.action() == oci_spec::runtime::LinuxSeccompAction::ScmpActNotify
+    };
+    let notify = linux.seccomp().as_ref().is_some_and(|s| s.syscalls().iter().flatten().any(notifies));
     for (present, field) in [
+        (notify, "seccomp/syscalls: SCMP_ACT_NOTIFY"),
         (some(linux.uid_mappings()), "uidMappings"),
         (some(linux.gid_mappings()), "gidMappings"),
         (linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()), "netDevices"),
@@ -158,8 +163,17 @@ pub fn c_path(path: &Path, pointer: &str) -> Result<CString> {
     CString::new(path.as_os_str().as_bytes()).with_context(|| format!("{pointer}: contains a NUL byte"))
 }
 
-fn c_strings(list: &[String], pointer: &str) -> Result<Vec<CString>> {
-    list.iter().enumerate().map(|(i, text)| c_string(text, &format!("{pointer}/{i}"))).collect()
+/// Absolute paths inside the container.
+fn paths(list: &[String], pointer: &str) -> Result<Vec<CString>> {
+    list.iter()
+        .enumerate()
+        .map(|(i, text)| {
+            if !text.starts_with('/') {
+                bail!("{pointer}/{i}: {text:?} is not an absolute path");
+            }
+            CString::new(text.as_str()).with_context(|| format!("{pointer}/{i}: contains a NUL byte"))
+        })
+        .collect()
 }
 
 /// Kernel settings that are per IPC namespace.
@@ -213,9 +227,18 @@ fn sysctl(
 /// that separates (sysctl(8)), so that interface names may hold dots in the slash form.
 fn sysctl_path(key: &str) -> String {
     match key.find(['.', '/']) {
-        Some(at) if key.as_bytes()[at] == b'.' => {
-            key.chars().map(|c| if c == '.' { '/' } else if c == '/' { '.' } else { c }).collect()
-        }
+        Some(at) if key.as_bytes()[at] == b'.' => key
+            .chars()
+            .map(|c| {
+                if c == '.' {
+                    '/'
+                } else if c == '/' {
+                    '.'
+                } else {
+                    c
+                }
+            })
+            .collect(),
         _ => key.to_string(),
     }
 }
@@ -246,9 +269,13 @@ mod tests {
         assert_eq!(check("net.ipv4.ip_forward", &own), Ok(1));
         assert_eq!(check("kernel.shmmax", &own), Ok(1));
         assert_eq!(check("fs.mqueue.msg_max", &own), Ok(1));
-        for bad in
-            ["kernel.core_pattern", "kernel.hostname", "kernel.domainname", "user.max_user_namespaces", "vm.swappiness"]
-        {
+        for bad in [
+            "kernel.core_pattern",
+            "kernel.hostname",
+            "kernel.domainname",
+            "user.max_user_namespaces",
+            "vm.swappiness",
+        ] {
             assert!(check(bad, &own).is_err(), "{bad}");
         }
         assert!(check("net/../kernel/core_pattern", &own).is_err());

@@ -187,10 +187,16 @@ const PROC_FILES: [&str; 10] = [
 ];
 
 /// Compiles the list; errors name the field by JSON pointer.
-pub fn compile(list: &[oci_spec::runtime::Mount], bundle: &Path, namespaces: &Namespaces) -> Result<Vec<Mount>> {
+pub fn compile(
+    list: &[oci_spec::runtime::Mount],
+    bundle: &Path,
+    namespaces: &Namespaces,
+) -> Result<Vec<Mount>> {
     list.iter()
         .enumerate()
-        .map(|(index, mount)| compile_one(mount, index, bundle, namespaces).with_context(|| format!("/mounts/{index}")))
+        .map(|(index, mount)| {
+            compile_one(mount, index, bundle, namespaces).with_context(|| format!("/mounts/{index}"))
+        })
         .collect()
 }
 
@@ -235,7 +241,9 @@ fn compile_one(
             Some(Word::CopyUp) => copy_up = true,
             Some(Word::Nothing) => {}
             Some(Word::Remount) => remount = true,
-            None if option == "idmap" || option == "ridmap" => bail!("options: {option} is not supported yet"),
+            None if option == "idmap" || option == "ridmap" => {
+                bail!("options: {option} is not supported yet")
+            }
             None if option.is_empty() => {}
             None => parameters.push(parameter(option)?),
         }
@@ -344,10 +352,8 @@ mod tests {
 
     #[test]
     fn filesystem_options() {
-        let m = one(
-            r#"{"destination":"dev/../dev/shm/","type":"tmpfs","source":"shm",
-                "options":["nosuid","noexec","nodev","strictatime","mode=1777","size=65536k","ro"]}"#,
-        )
+        let m = one(r#"{"destination":"dev/../dev/shm/","type":"tmpfs","source":"shm",
+                "options":["nosuid","noexec","nodev","strictatime","mode=1777","size=65536k","ro"]}"#)
         .unwrap();
         assert_eq!(m.destination.as_c_str(), c"/dev/shm");
         assert_eq!(m.attr.set, attr::NOSUID | attr::NOEXEC | attr::NODEV | attr::STRICTATIME);
@@ -366,7 +372,9 @@ mod tests {
 
     #[test]
     fn a_bind_mount_with_flags_replaces_all_flags() {
-        let m = one(r#"{"destination":"/x","type":"none","source":"binds/x","options":["rbind","ro","rprivate"]}"#);
+        let m = one(
+            r#"{"destination":"/x","type":"none","source":"binds/x","options":["rbind","ro","rprivate"]}"#,
+        );
         let m = m.unwrap();
         assert_eq!(m.attr.set, attr::RDONLY);
         assert_eq!(m.attr.clear, BIND_ATTRS & !attr::RDONLY);
@@ -391,8 +399,12 @@ mod tests {
         let error = |json| one(json).err().unwrap();
         assert!(error(r#"{"destination":"/../","type":"tmpfs"}"#).starts_with("/mounts/0: destination"));
         assert!(error(r#"{"destination":"/proc/x","type":"tmpfs"}"#).contains("inside /proc"));
-        assert!(error(r#"{"destination":"/proc/self/attr","source":"/x","options":["bind"]}"#).contains("inside"));
-        assert!(error(r#"{"destination":"/x","source":"/y","options":["bind","size=1"]}"#).contains("options"));
+        assert!(
+            error(r#"{"destination":"/proc/self/attr","source":"/x","options":["bind"]}"#).contains("inside")
+        );
+        assert!(
+            error(r#"{"destination":"/x","source":"/y","options":["bind","size=1"]}"#).contains("options")
+        );
         assert!(error(r#"{"destination":"/x"}"#).contains("type"));
         assert!(one(r#"{"destination":"/proc/uptime","source":"/y","options":["bind"]}"#).is_ok());
     }

@@ -103,24 +103,31 @@ mod tests {
     use super::*;
 
     fn parse(json: &str) -> Result<Namespaces, String> {
-        let linux: Linux = serde_json::from_str(&format!("{{\"namespaces\":{json}}}")).map_err(|e| e.to_string())?;
+        let linux: Linux =
+            serde_json::from_str(&format!("{{\"namespaces\":{json}}}")).map_err(|e| e.to_string())?;
         compile(&linux).map_err(|e| e.to_string())
     }
 
     #[test]
     fn new_joined_and_shared() {
-        let n = parse(r#"[{"type":"mount"},{"type":"network","path":"/proc/1/ns/net"},{"type":"pid","path":""}]"#);
+        let n = parse(
+            r#"[{"type":"mount"},{"type":"network","path":"/proc/1/ns/net"},{"type":"pid","path":""}]"#,
+        );
         let n = n.unwrap();
         assert_eq!(n.new, libc::CLONE_NEWNS | libc::CLONE_NEWPID);
         assert_eq!(n.join.len(), 1);
-        assert!(n.private(libc::CLONE_NEWNET) && !n.makes(libc::CLONE_NEWNET) && !n.private(libc::CLONE_NEWIPC));
+        assert!(
+            n.private(libc::CLONE_NEWNET) && !n.makes(libc::CLONE_NEWNET) && !n.private(libc::CLONE_NEWIPC)
+        );
     }
 
     #[test]
     fn refusals_name_the_entry() {
         let error = |json| parse(json).err().unwrap_or_default();
         assert!(error(r#"[{"type":"mount"},{"type":"mount"}]"#).starts_with("/linux/namespaces/1/type"));
-        assert!(error(r#"[{"type":"mount"},{"type":"ipc","path":"x"}]"#).starts_with("/linux/namespaces/1/path"));
+        assert!(
+            error(r#"[{"type":"mount"},{"type":"ipc","path":"x"}]"#).starts_with("/linux/namespaces/1/path")
+        );
         assert!(error("[]").contains("mount namespace"));
     }
 }

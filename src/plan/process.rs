@@ -149,7 +149,8 @@ pub fn compile(process: &oci_spec::runtime::Process, linux: &Linux, pointer: &st
             .console_size()
             .map(|size| -> Result<_> {
                 let fit = |n: u64, field| {
-                    u16::try_from(n).with_context(|| format!("{pointer}/consoleSize/{field}: {n} is too large"))
+                    u16::try_from(n)
+                        .with_context(|| format!("{pointer}/consoleSize/{field}: {n} is too large"))
                 };
                 Ok((fit(size.height(), "height")?, fit(size.width(), "width")?))
             })
@@ -167,7 +168,8 @@ fn environment(env: &[String], pointer: &str) -> Result<Vec<CString>> {
         if name.is_empty() {
             bail!("{pointer}/env/{i}: invalid environment variable {entry:?}: name cannot be empty");
         }
-        let again = env[i + 1..].iter().any(|later| later.split_once('=').is_some_and(|(other, _)| other == name));
+        let again =
+            env[i + 1..].iter().any(|later| later.split_once('=').is_some_and(|(other, _)| other == name));
         if !again {
             list.push(c_string(entry, &format!("{pointer}/env/{i}"))?);
         }
@@ -356,7 +358,8 @@ mod tests {
 
     #[test]
     fn the_last_mention_of_a_variable_wins() {
-        let p = one(r#""args":["sh"],"env":["A=1","PATH=/x","A=2","PATH=/bin::/usr/bin","B=a=b\n"]"#).unwrap();
+        let p =
+            one(r#""args":["sh"],"env":["A=1","PATH=/x","A=2","PATH=/bin::/usr/bin","B=a=b\n"]"#).unwrap();
         let env: Vec<_> = p.env.strings().iter().map(|s| s.to_str().unwrap()).collect();
         assert_eq!(env, ["A=2", "PATH=/bin::/usr/bin", "B=a=b\n"]);
         let paths: Vec<_> = p.candidates.iter().map(|s| s.to_str().unwrap()).collect();
@@ -382,13 +385,16 @@ mod tests {
         assert!(error(r#""args":["x"],"env":["A=\u0000"]"#).starts_with("/process/env/0"));
         assert!(error(r#""args":["a\u0000"]"#).starts_with("/process/args/0"));
         let twice = r#"{"type":"RLIMIT_CORE","soft":1,"hard":1}"#;
-        assert!(error(&format!(r#""args":["x"],"rlimits":[{twice},{twice}]"#)).starts_with("/process/rlimits/1"));
+        assert!(
+            error(&format!(r#""args":["x"],"rlimits":[{twice},{twice}]"#)).starts_with("/process/rlimits/1")
+        );
         assert!(error(r#""args":["x"],"oomScoreAdj":1001"#).starts_with("/process/oomScoreAdj"));
     }
 
     #[test]
     fn home_is_found_by_number_only() {
-        let passwd = b"1000:x:0:0::/wrong:\nroot:x:0:0:root:/root:/bin/sh\nbad\nu:x:1000:1::/home/u:\ne:x:7:7:::\n";
+        let passwd =
+            b"1000:x:0:0::/wrong:\nroot:x:0:0:root:/root:/bin/sh\nbad\nu:x:1000:1::/home/u:\ne:x:7:7:::\n";
         assert_eq!(home_in_passwd(passwd, 0).as_deref(), Some(c"HOME=/wrong"));
         assert_eq!(home_in_passwd(passwd, 1000).as_deref(), Some(c"HOME=/home/u"));
         assert_eq!(home_in_passwd(passwd, 7), None);

@@ -50,7 +50,10 @@ fn compile_for(profile: &LinuxSeccomp, native: &'static Arch) -> Result<Option<F
     let flags = flags(profile, rules.notify)?;
     let listed = profile.architectures().as_deref().unwrap_or_default();
     let syscalls = profile.syscalls().as_deref().unwrap_or_default();
-    if profile.default_action() == LinuxSeccompAction::ScmpActAllow && syscalls.is_empty() && listed.is_empty() {
+    if profile.default_action() == LinuxSeccompAction::ScmpActAllow
+        && syscalls.is_empty()
+        && listed.is_empty()
+    {
         return Ok(None);
     }
     // The native architecture is always in, listed or not, as in libseccomp. Listed ones that a kernel like this cannot run need no code.

@@ -26,8 +26,9 @@ pub struct Seal(#[allow(dead_code)] Option<OwnedFd>);
 
 /// Makes this process's executable unwritable. Returns, or starts the program again from a protected file.
 ///
-/// Must run while the process has one thread, before it enters a container.
-pub fn seal() -> Result<Seal> {
+/// Must run while the process has one thread, before it enters a container. `before_restart` runs before a second start,
+/// for what must not be lost by it.
+pub fn seal(before_restart: impl FnOnce() -> Result<()>) -> Result<Seal> {
     let exe = fs::open(c"/proc/self/exe", libc::O_PATH, 0)?;
     if nix::sys::statvfs::fstatvfs(&exe)?.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY) {
         return Ok(Seal(None));
@@ -36,11 +37,15 @@ pub fn seal() -> Result<Seal> {
         Ok((tree, file)) => match reseat(&file) {
             Ok(()) => Ok(Seal(Some(tree))),
             // A kernel without CONFIG_CHECKPOINT_RESTORE, or without the capability for it.
-            Err(_) => Err(execute(&file)),
+            Err(_) => before_restart().and_then(|()| Err(execute(&file))),
         },
         // Without the right to mount: a sealed copy.
         Err(_) if is_sealed_copy() => Ok(Seal(None)),
-        Err(_) => Err(execute(&sealed_copy()?)),
+        Err(_) => {
+            let copy = sealed_copy()?;
+            before_restart()?;
+            Err(execute(&copy))
+        }
     }
 }
 
@@ -117,7 +122,8 @@ fn reseat(file: &OwnedFd) -> Result<()> {
     const SET_MM: libc::c_long = 35;
     const MM_MAP: libc::c_long = 14;
     // SAFETY: `map` is a live repr(C) prctl_mm_map and its size is given.
-    check(unsafe { libc::syscall(libc::SYS_prctl, SET_MM, MM_MAP, &raw const map, size_of::<MmMap>(), 0) }).map(drop)
+    check(unsafe { libc::syscall(libc::SYS_prctl, SET_MM, MM_MAP, &raw const map, size_of::<MmMap>(), 0) })
+        .map(drop)
 }
 
 /// mmap(2) over a range of this program with the same content.
@@ -219,7 +225,10 @@ fn sealed_copy() -> Result<OwnedFd> {
 /// Starts this program again from `file`; returns only the error. The second start finds itself protected.
 fn execute(file: &OwnedFd) -> Errno {
     use std::os::unix::ffi::OsStringExt;
-    let args = std::env::args_os().map(|arg| CString::new(arg.into_vec()).unwrap_or_default()).collect();
+    let args = super::start::args()
+        .into_iter()
+        .map(|arg| CString::new(arg.into_vec()).unwrap_or_default())
+        .collect();
     let env = std::env::vars_os().map(|(name, value)| {
         let mut entry = name.into_vec();
         entry.push(b'=');

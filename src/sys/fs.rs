@@ -49,8 +49,9 @@ pub fn openat2(dir: BorrowedFd, path: &CStr, flags: i32, mode: u32, resolve: u64
 /// openat(2), close-on-exec.
 pub fn openat(dir: BorrowedFd, path: &CStr, flags: i32, mode: u32) -> Result<OwnedFd> {
     // SAFETY: `path` is NUL-terminated and outlives the call.
-    check(unsafe { libc::openat(dir.as_raw_fd(), path.as_ptr(), flags | libc::O_CLOEXEC, mode) } as libc::c_long)
-        .map(owned)
+    check(unsafe { libc::openat(dir.as_raw_fd(), path.as_ptr(), flags | libc::O_CLOEXEC, mode) }
+        as libc::c_long)
+    .map(owned)
 }
 
 /// open(2) from the current directory, close-on-exec.
@@ -61,16 +62,17 @@ pub fn open(path: &CStr, flags: i32, mode: u32) -> Result<OwnedFd> {
 /// fchmodat2(2) on the descriptor itself where the kernel has it (Linux 6.6), `ENOSYS` elsewhere.
 pub fn fchmod_path(fd: BorrowedFd, mode: u32) -> Result<()> {
     // SAFETY: the empty path is a static NUL-terminated string.
-    check(unsafe { libc::syscall(libc::SYS_fchmodat2, fd.as_raw_fd(), c"".as_ptr(), mode, libc::AT_EMPTY_PATH) })
-        .map(drop)
+    check(unsafe {
+        libc::syscall(libc::SYS_fchmodat2, fd.as_raw_fd(), c"".as_ptr(), mode, libc::AT_EMPTY_PATH)
+    })
+    .map(drop)
 }
 
 /// fchownat(2) on the descriptor itself, which may be `O_PATH`.
 pub fn fchown_path(fd: BorrowedFd, uid: u32, gid: u32) -> Result<()> {
     // SAFETY: the empty path is a static NUL-terminated string.
-    check(
-        unsafe { libc::fchownat(fd.as_raw_fd(), c"".as_ptr(), uid, gid, libc::AT_EMPTY_PATH) } as libc::c_long,
-    )
+    check(unsafe { libc::fchownat(fd.as_raw_fd(), c"".as_ptr(), uid, gid, libc::AT_EMPTY_PATH) }
+        as libc::c_long)
     .map(drop)
 }
 
@@ -92,7 +94,8 @@ pub fn makedev(major: u32, minor: u32) -> u64 {
 pub fn write_once(fd: BorrowedFd, data: &[u8]) -> Result<()> {
     loop {
         // SAFETY: `data` is valid for reads of its length.
-        match check(unsafe { libc::write(fd.as_raw_fd(), data.as_ptr().cast(), data.len()) } as libc::c_long) {
+        match check(unsafe { libc::write(fd.as_raw_fd(), data.as_ptr().cast(), data.len()) } as libc::c_long)
+        {
             Ok(n) if n as usize == data.len() => return Ok(()),
             Ok(_) => return Err(super::Errno::EIO),
             Err(super::Errno::EINTR) => {}
@@ -105,7 +108,8 @@ pub fn write_once(fd: BorrowedFd, data: &[u8]) -> Result<()> {
 pub fn read(fd: BorrowedFd, buf: &mut [u8]) -> Result<usize> {
     loop {
         // SAFETY: `buf` is valid for writes of its length.
-        match check(unsafe { libc::read(fd.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len()) } as libc::c_long) {
+        match check(unsafe { libc::read(fd.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len()) } as libc::c_long)
+        {
             Ok(n) => return Ok(n as usize),
             Err(super::Errno::EINTR) => {}
             Err(errno) => return Err(errno),
@@ -223,4 +227,21 @@ pub fn close_between(first: u32, end: u32) -> Result<()> {
 pub fn adopt(fd: RawFd) -> OwnedFd {
     // SAFETY: called only on a number that the kernel has just handed to this process alone.
     unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// Takes the lock of a file or directory for itself, or `EAGAIN` at once; closing the last copy lets it go.
+pub fn lock(fd: BorrowedFd) -> Result<()> {
+    loop {
+        // SAFETY: no memory is passed.
+        match check(unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } as libc::c_long) {
+            Err(super::Errno::EINTR) => {}
+            other => return other.map(drop),
+        }
+    }
+}
+
+/// open(2) without close-on-exec, for a standard stream that was missing.
+pub fn open_inheritable(path: &CStr, flags: i32) -> Result<OwnedFd> {
+    // SAFETY: `path` is NUL-terminated and outlives the call.
+    check(unsafe { libc::open(path.as_ptr(), flags) } as libc::c_long).map(owned)
 }

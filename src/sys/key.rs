@@ -15,5 +15,6 @@ pub fn join_session(name: &CStr) -> Result<i32> {
 /// Sets the permission mask of a key.
 pub fn set_permissions(id: i32, mask: u32) -> Result<()> {
     // SAFETY: no memory is passed.
-    check(unsafe { libc::syscall(libc::SYS_keyctl, SETPERM, id as libc::c_long, mask as libc::c_long) }).map(drop)
+    check(unsafe { libc::syscall(libc::SYS_keyctl, SETPERM, id as libc::c_long, mask as libc::c_long) })
+        .map(drop)
 }

@@ -14,6 +14,7 @@ pub mod mount;
 pub mod process;
 pub mod seccomp;
 pub mod socket;
+pub mod start;
 pub mod tty;
 
 pub use nix::errno::Errno;

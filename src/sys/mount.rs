@@ -112,15 +112,19 @@ pub fn fs_set(context: BorrowedFd, key: &CStr, value: Option<&CStr>) -> Result<(
         None => (FSCONFIG_SET_FLAG, std::ptr::null()),
     };
     // SAFETY: `key` and `value` are NUL-terminated (or null for a flag) and outlive the call.
-    check(unsafe { libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), command, key.as_ptr(), pointer, 0) })
-        .map(drop)
+    check(unsafe {
+        libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), command, key.as_ptr(), pointer, 0)
+    })
+    .map(drop)
 }
 
 /// Makes the superblock and returns it as a detached mount with `attrs` ([`attr`]).
 pub fn fs_mount(context: BorrowedFd, attrs: u64) -> Result<OwnedFd> {
     let null = std::ptr::null::<libc::c_char>();
     // SAFETY: this command takes no key and no value.
-    check(unsafe { libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), FSCONFIG_CMD_CREATE, null, null, 0) })?;
+    check(unsafe {
+        libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), FSCONFIG_CMD_CREATE, null, null, 0)
+    })?;
     // SAFETY: no memory is passed.
     check(unsafe {
         libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), FSMOUNT_CLOEXEC, attrs as libc::c_uint)

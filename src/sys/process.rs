@@ -34,7 +34,8 @@ pub fn clone3(flags: u64, cgroup: Option<BorrowedFd>) -> Result<Cloned> {
     }
     // SAFETY: `args` is initialised and its size is given; no CLONE_VM, so the child runs on its own copy of this
     // stack; this program has no other thread that could hold a lock (design rule: no threads before the last fork).
-    let pid = check(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) })?;
+    let pid =
+        check(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) })?;
     if pid == 0 {
         return Ok(Cloned::Child);
     }
@@ -269,7 +270,9 @@ pub fn reap_any() -> Result<Option<(i32, Ended)>> {
         // SAFETY: `status` is a live int.
         match check(unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) } as libc::c_long) {
             Ok(0) | Err(Errno::ECHILD) => return Ok(None),
-            Ok(pid) if libc::WIFEXITED(status) => return Ok(Some((pid as i32, Ended::Code(libc::WEXITSTATUS(status))))),
+            Ok(pid) if libc::WIFEXITED(status) => {
+                return Ok(Some((pid as i32, Ended::Code(libc::WEXITSTATUS(status)))));
+            }
             Ok(pid) if libc::WIFSIGNALED(status) => {
                 return Ok(Some((pid as i32, Ended::Signal(libc::WTERMSIG(status)))));
             }
@@ -342,7 +345,8 @@ pub fn set_scheduler(attr: &SchedAttr) -> Result<()> {
 pub fn set_io_priority(priority: u32) -> Result<()> {
     const IOPRIO_WHO_PGRP: libc::c_long = 2;
     // SAFETY: no memory is passed.
-    check(unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PGRP, 0, priority as libc::c_long) }).map(drop)
+    check(unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PGRP, 0, priority as libc::c_long) })
+        .map(drop)
 }
 
 /// personality(2).

@@ -7,14 +7,16 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 pub fn unlock(master: BorrowedFd) -> Result<()> {
     let zero: libc::c_int = 0;
     // SAFETY: TIOCSPTLCK reads one int.
-    check(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK as _, &raw const zero) } as libc::c_long).map(drop)
+    check(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK as _, &raw const zero) } as libc::c_long)
+        .map(drop)
 }
 
 /// Opens the peer of a master without any path (Linux 4.13): `/dev/pts/N` may be anything an image put there.
 pub fn open_peer(master: BorrowedFd) -> Result<OwnedFd> {
     let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
     // SAFETY: TIOCGPTPEER takes open flags by value and returns a new descriptor.
-    let fd = check(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER as _, flags) } as libc::c_long)?;
+    let fd =
+        check(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER as _, flags) } as libc::c_long)?;
     // SAFETY: the kernel has just returned it to this process alone.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
@@ -37,7 +39,8 @@ pub fn make_controlling(tty: BorrowedFd) -> Result<()> {
 pub fn set_size(tty: BorrowedFd, rows: u16, columns: u16) -> Result<()> {
     let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: TIOCSWINSZ reads one winsize.
-    check(unsafe { libc::ioctl(tty.as_raw_fd(), libc::TIOCSWINSZ as _, &raw const size) } as libc::c_long).map(drop)
+    check(unsafe { libc::ioctl(tty.as_raw_fd(), libc::TIOCSWINSZ as _, &raw const size) } as libc::c_long)
+        .map(drop)
 }
 
 /// The window size in characters: rows, columns.

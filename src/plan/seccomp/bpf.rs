@@ -53,7 +53,11 @@ const TRIED: u32 = 480;
 impl Program {
     /// An empty program for filters with this many choices.
     pub fn new(choices: usize) -> Program {
-        Program { reversed: Vec::with_capacity(512), rets: Vec::with_capacity(8), choices: vec![None; choices] }
+        Program {
+            reversed: Vec::with_capacity(512),
+            rets: Vec::with_capacity(8),
+            choices: vec![None; choices],
+        }
     }
 
     /// The finished program.

@@ -66,7 +66,13 @@ struct Graph {
 
 impl Graph {
     /// All of `conditions` must hold to reach `then`; `facts` holds before.
-    fn rule(&mut self, conditions: &[Condition], then: Target, other: Target, facts: &mut Vec<Fact>) -> Target {
+    fn rule(
+        &mut self,
+        conditions: &[Condition],
+        then: Target,
+        other: Target,
+        facts: &mut Vec<Fact>,
+    ) -> Target {
         let Some((condition, rest)) = conditions.split_first() else { return self.follow(then, facts) };
         let known = facts.len();
         facts.extend(self.certain(condition));
@@ -81,7 +87,9 @@ impl Graph {
             return Vec::new();
         }
         let words = if self.wide { 0..2 } else { 0..1 };
-        words.filter_map(|high| equal(condition, high).map(|test| (condition.index * 2 + high, test, true))).collect()
+        words
+            .filter_map(|high| equal(condition, high).map(|test| (condition.index * 2 + high, test, true)))
+            .collect()
     }
 
     fn condition(&mut self, c: &Condition, then: Target, other: Target, facts: &mut Vec<Fact>) -> Target {
@@ -115,7 +123,14 @@ impl Graph {
         begin
     }
 
-    fn at_least(&mut self, low: u8, value: u64, then: Target, other: Target, facts: &mut Vec<Fact>) -> Target {
+    fn at_least(
+        &mut self,
+        low: u8,
+        value: u64,
+        then: Target,
+        other: Target,
+        facts: &mut Vec<Fact>,
+    ) -> Target {
         let (high_value, low_value) = ((value >> 32) as u32, value as u32);
         if !self.wide {
             return self.node(low, Test::AtLeast(low_value), then, other, facts);

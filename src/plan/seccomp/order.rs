@@ -65,8 +65,12 @@ fn steps(case: &[Condition], wide: bool) -> Vec<Step> {
         if c.mask as u32 == 0 && (!wide || c.mask == 0) {
             continue;
         }
-        let step =
-            |shift: u32| Step { word: c.index * 2, op: c.op, mask: (c.mask >> shift) as u32, value: (c.value >> shift) as u32 };
+        let step = |shift: u32| Step {
+            word: c.index * 2,
+            op: c.op,
+            mask: (c.mask >> shift) as u32,
+            value: (c.value >> shift) as u32,
+        };
         if wide {
             steps.push(Step { word: c.index * 2 + 1, ..step(32) });
         }

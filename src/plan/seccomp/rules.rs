@@ -3,7 +3,9 @@
 
 use super::{arch, table::COUNT};
 use anyhow::{Result, bail, ensure};
-use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction as Action, LinuxSeccompArg, LinuxSeccompOperator as Op};
+use oci_spec::runtime::{
+    LinuxSeccomp, LinuxSeccompAction as Action, LinuxSeccompArg, LinuxSeccompOperator as Op,
+};
 use std::ops::Range;
 
 /// What a filter returns, `SECCOMP_RET_*` with its data (linux/seccomp.h).
@@ -84,7 +86,8 @@ pub fn read(profile: &LinuxSeccomp) -> Result<Rules> {
         }
         let conditions = &mut rules.conditions[first as usize..];
         // Runc: if any index comes twice, each condition becomes a rule of its own, so they are or-ed.
-        let apart = (1..conditions.len()).any(|j| conditions[..j].iter().any(|c| c.index == conditions[j].index));
+        let apart =
+            (1..conditions.len()).any(|j| conditions[..j].iter().any(|c| c.index == conditions[j].index));
         if !apart {
             conditions.sort_unstable_by_key(|c| c.index);
         }
