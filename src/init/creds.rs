@@ -6,11 +6,12 @@ use crate::sync::{At, Step};
 use crate::sys::{Errno, Result, fs, process};
 use nix::sys::stat::fstat;
 use std::ffi::{CStr, CString};
-use std::io::Read;
 use std::os::fd::AsFd;
 
 /// Largest passwd file that is searched for HOME, bytes: it is the image's.
-const PASSWD_MAX: u64 = 1 << 20;
+const PASSWD_MAX: usize = 1 << 20;
+/// What is read of it at once, bytes.
+const PASSWD_FIRST: usize = 4096;
 
 /// Takes every capability that is not in `keep` out of the bounding set, up to the last one the kernel knows.
 pub fn drop_bounding(keep: u64) -> Result<()> {
@@ -187,10 +188,21 @@ fn read_passwd() -> Result<Vec<u8>> {
     if fstat(&file)?.st_mode & libc::S_IFMT != libc::S_IFREG {
         return Err(Errno::EINVAL);
     }
-    let mut text = Vec::new();
-    std::fs::File::from(file)
-        .take(PASSWD_MAX)
-        .read_to_end(&mut text)
-        .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
+    // Most fit at once; the loop is for those that do not.
+    let mut text = vec![0; PASSWD_FIRST];
+    let mut length = 0;
+    loop {
+        match fs::read(file.as_fd(), &mut text[length..])? {
+            0 => break,
+            more => length += more,
+        }
+        if length == text.len() {
+            if length >= PASSWD_MAX {
+                break;
+            }
+            text.resize(length * 2, 0);
+        }
+    }
+    text.truncate(length);
     Ok(text)
 }

@@ -24,9 +24,36 @@ pub fn open(root: BorrowedFd, path: &CStr) -> Result<OwnedFd> {
 pub fn make_dir(root: BorrowedFd, path: &CStr) -> Result<(OwnedFd, bool)> {
     match openat2(root, path, libc::O_PATH | libc::O_DIRECTORY, 0, IN_ROOT) {
         Ok(fd) => Ok((fd, true)),
-        Err(Errno::ENOENT) => Ok((walk(root, path, Last::Directory)?, false)),
+        Err(Errno::ENOENT) => match make_last(root, path) {
+            Ok(fd) => Ok((fd, false)),
+            Err(Errno::ENOENT | Errno::EEXIST | Errno::EINVAL) => {
+                Ok((walk(root, path, Last::Directory)?, false))
+            }
+            Err(errno) => Err(errno),
+        },
         Err(errno) => Err(errno),
     }
+}
+
+/// The common case of a missing directory: only the last component is missing, and it is a plain name.
+fn make_last(root: BorrowedFd, path: &CStr) -> Result<OwnedFd> {
+    let (parent, name) = split(path)?;
+    let flags = libc::O_PATH | libc::O_DIRECTORY;
+    let parent = openat2(root, &parent, flags, 0, IN_ROOT)?;
+    mkdirat(&parent, name.as_c_str(), Mode::from_bits_truncate(0o755))?;
+    openat(parent.as_fd(), &name, flags | libc::O_NOFOLLOW, 0)
+}
+
+/// Directory and plain name of a path; `EINVAL` if it ends otherwise.
+fn split(path: &CStr) -> Result<(CString, CString)> {
+    let bytes = path.to_bytes();
+    let at = bytes.iter().rposition(|&b| b == b'/').map_or(0, |at| at + 1);
+    let name = &bytes[at..];
+    if matches!(name, b"" | b"." | b"..") {
+        return Err(Errno::EINVAL);
+    }
+    let parent = if at == 0 { &b"."[..] } else { &bytes[..at] };
+    Ok((CString::new(parent).map_err(|_| Errno::EINVAL)?, CString::new(name).map_err(|_| Errno::EINVAL)?))
 }
 
 /// Opens the file at `path`, making an empty one (0755, as runc does) and its parents where they are missing.
@@ -39,15 +66,8 @@ pub fn make_file(root: BorrowedFd, path: &CStr) -> Result<OwnedFd> {
 
 /// Opens the directory that holds the last component of `path`, making it where it is missing, and that component.
 pub fn make_parent(root: BorrowedFd, path: &CStr) -> Result<(OwnedFd, CString)> {
-    let bytes = path.to_bytes();
-    let at = bytes.iter().rposition(|&b| b == b'/').map_or(0, |at| at + 1);
-    let name = CString::new(&bytes[at..]).map_err(|_| Errno::EINVAL)?;
-    if matches!(name.to_bytes(), b"" | b"." | b"..") {
-        return Err(Errno::EINVAL);
-    }
-    let parent = CString::new(&bytes[..at]).map_err(|_| Errno::EINVAL)?;
-    let parent = if at == 0 { c"." } else { parent.as_c_str() };
-    Ok((make_dir(root, parent)?.0, name))
+    let (parent, name) = split(path)?;
+    Ok((make_dir(root, &parent)?.0, name))
 }
 
 #[derive(Clone, Copy, PartialEq)]
