@@ -11,7 +11,7 @@ use crate::init::{self, Container};
 use crate::plan::process::Process;
 use crate::plan::{self, Plan};
 use crate::state::{self, Dir, State, Store};
-use crate::sync::{Frame, Kind, Wire};
+use crate::sync::{Frame, Kind, Step, Wire};
 use crate::sys::process::{Cloned, Ended};
 use crate::sys::{Errno, exe, fs, process};
 use anyhow::{Context, Result, bail};
@@ -46,8 +46,31 @@ pub struct Request {
     pub signal_mask: SigSet,
     /// Use the systemd cgroup driver.
     pub systemd: bool,
-    /// The protection of the own executable, which the init stage shows (CVE-2019-5736).
-    pub seal: Option<exe::Seal>,
+}
+
+/// The executable could not be protected in place: the whole program must start again from a protected file. Whatever
+/// was begun is undone by the time this arrives.
+#[derive(Debug)]
+pub struct NeedsRestart;
+
+impl std::fmt::Display for NeedsRestart {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str("protect the own executable")
+    }
+}
+
+impl std::error::Error for NeedsRestart {}
+
+/// Starts the program again if `result` asks for it, with the descriptors and signals that it was started with.
+pub fn restart_if_needed<T>(result: Result<T>, signal_mask: SigSet) -> Result<T> {
+    match result {
+        Err(error) if error.is::<NeedsRestart>() => {
+            crate::first_fds::hand_on().context("hand on descriptors")?;
+            signal_mask.thread_set_mask().context("unblock signals")?;
+            Err(exe::restart()).context("protect the own executable")
+        }
+        other => other,
+    }
 }
 
 /// A container that was made.
@@ -113,7 +136,7 @@ struct Launch<'a> {
     cgroup: &'a cgroup::Live,
     hooks: Option<&'a Hooks>,
     gate: Option<OwnedFd>,
-    /// Dropped once the clone is made, on the side that has the time, and before the program can run.
+    /// Let go before the program can run, which dissolves the mount behind it.
     seal: Option<exe::Seal>,
     /// The runtime's own network namespace, kept open if hooks may need it.
     home_network: Option<OwnedFd>,
@@ -122,13 +145,17 @@ struct Launch<'a> {
 }
 
 /// Makes the container: to the gate, or to the running program.
-pub fn start(store: &Store, mut request: Request) -> Result<Started> {
-    let seal = request.seal.take();
-    let request = &request;
+pub fn start(store: &Store, request: &Request) -> Result<Started> {
     state::check_id(&request.id)?;
     let spec = &request.bundle.spec;
     let plan =
         plan::compile(spec, &request.id, &request.bundle.dir, &request.bundle.rootfs, request.options)?;
+    // In a pid namespace with others the init stage can be seen from its birth.
+    let seal = if plan.namespaces.makes(libc::CLONE_NEWPID) {
+        None
+    } else {
+        Some(exe::seal_in_place().map_err(|_| NeedsRestart)?)
+    };
     let linux = spec.linux().as_ref().context("/linux: is required")?;
     let cgroup_plan = cgroup::plan(linux, &request.id, cgroup_options(request))?;
     let hooks = spec.hooks().as_ref();
@@ -266,7 +293,7 @@ impl Launch<'_> {
             signal_mask: self.request.signal_mask,
         };
         let target = if into_cgroup { self.cgroup.clone_into() } else { None };
-        guard.child = Some(clone_child(self.plan, target, child, &mut self.seal)?);
+        guard.child = Some(clone_child(self.plan, target, child)?);
         let pid = guard.child.as_ref().map_or(0, |child| child.0);
 
         // The child mounts meanwhile: the network namespace alone is a fifth of a container start.
@@ -277,7 +304,6 @@ impl Launch<'_> {
             }
             wire.send(Kind::NetworkReady).context(TELL)?;
         }
-        self.seal = None;
         self.cgroup.load_devices()?;
         if self.plan.process.needs_limits() {
             limit(&self.plan.process, pid, &open_proc()?)?;
@@ -293,6 +319,7 @@ impl Launch<'_> {
             self.run_runtime_hooks(guard, pid)?;
             wire.send(Kind::HooksDone).context(TELL)?;
         }
+        self.seal = None;
         wire.send(Kind::Proceed).context(TELL)?;
         match wire.receive().context("wait for the init stage")? {
             Frame::Plain(Kind::Ready) if self.request.gate => Ok(true),
@@ -305,6 +332,9 @@ impl Launch<'_> {
     /// The init stage has failed: says why, or that it was killed at birth (false).
     fn ended(&self, frame: Frame, guard: &mut Guard, into_cgroup: bool) -> Result<bool> {
         if let Frame::Failed(failure) = &frame {
+            if failure.step == Step::Seal {
+                return Err(NeedsRestart.into());
+            }
             return Err(explain::failure(failure, self.plan, self.hooks));
         }
         let ended = guard.child.take().and_then(|(pid, _)| process::wait(pid).ok());
@@ -357,12 +387,7 @@ pub fn run_hooks(name: &str, list: &[Hook], state: &[u8]) -> Result<()> {
 }
 
 /// Clones the init stage into its new namespaces and, on cgroup v2, its cgroup. In the child it does not return.
-fn clone_child(
-    plan: &Plan,
-    cgroup: Option<BorrowedFd>,
-    child: Container,
-    seal: &mut Option<exe::Seal>,
-) -> Result<(i32, OwnedFd)> {
+fn clone_child(plan: &Plan, cgroup: Option<BorrowedFd>, child: Container) -> Result<(i32, OwnedFd)> {
     // A pid namespace that is joined counts for children only, so the runtime enters it before it clones.
     let mut child = child;
     let joined_pid =
@@ -381,10 +406,7 @@ fn clone_child(
     let flags = plan.namespaces.new & !libc::CLONE_NEWCGROUP & !libc::CLONE_NEWNET;
     let cloned = process::clone3(flags as u64, cgroup).context("clone the init stage into its namespaces")?;
     match cloned {
-        Cloned::Child => {
-            drop(seal.take());
-            init::container(child)
-        }
+        Cloned::Child => init::container(child),
         Cloned::Parent(pid, pidfd) => {
             if let Some(own) = own_pid_namespace
                 && let Err(errno) = process::setns(own.as_fd(), libc::CLONE_NEWPID)

@@ -53,6 +53,8 @@ const KINDS: [Kind; 6] =
 pub enum Step {
     /// cgroup v1: entering the hierarchies.
     JoinCgroup,
+    /// Protecting the runtime's executable.
+    Seal,
     /// Entering `/linux/namespaces/N`.
     JoinNamespace,
     /// Making a namespace of one's own.
@@ -123,8 +125,9 @@ pub enum Step {
     Exec,
 }
 
-const STEPS: [Step; 35] = [
+const STEPS: [Step; 36] = [
     Step::JoinCgroup,
+    Step::Seal,
     Step::JoinNamespace,
     Step::NewNamespace,
     Step::Session,

@@ -7,7 +7,6 @@ use crate::exit::ExitCode;
 use crate::plan;
 use crate::spawn::{self, Request};
 use crate::state::Store;
-use crate::sys::exe;
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::SigSet;
 use std::os::fd::OwnedFd;
@@ -16,16 +15,15 @@ use std::os::fd::OwnedFd;
 pub fn create(global: &Global, args: cli::Create) -> Result<ExitCode> {
     let store = Store::new(global.root.as_deref())?;
     let request = request(global, args, true)?;
+    let started = spawn::restart_if_needed(spawn::start(&store, &request), request.signal_mask)?;
     // The process ends here: giving back memory piece by piece would only cost time.
-    std::mem::forget(spawn::start(&store, request)?);
+    std::mem::forget((started, request));
     Ok(ExitCode::SUCCESS)
 }
 
 /// What `create` and `run` share: the bundle, the terminal's rules, the descriptors to hand on. `detached`: the
 /// runtime returns while the program lives.
 pub fn request(global: &Global, args: cli::Create, detached: bool) -> Result<Request> {
-    // The first act, because it may start the program anew.
-    let seal = exe::seal(crate::first_fds::hand_on).context("protect the own executable")?;
     let (preserve_fds, listen_fds) = preserved(args.preserve_fds)?;
     let pid_file = args.pid_file.as_deref().map(absolute).transpose()?;
     let pidfd_socket = args.pidfd_socket.as_deref().map(absolute).transpose()?;
@@ -50,7 +48,6 @@ pub fn request(global: &Global, args: cli::Create, detached: bool) -> Result<Req
         gate: detached,
         signal_mask: SigSet::thread_get_mask().context("read the signal mask")?,
         systemd: global.systemd_cgroup,
-        seal: Some(seal),
     })
 }
 

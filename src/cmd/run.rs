@@ -17,7 +17,8 @@ pub fn run(global: &Global, args: cli::Run) -> Result<ExitCode> {
     let mut request = create::request(global, args.create, args.detach)?;
     request.gate = false;
     if args.detach {
-        after_start(spawn::start(&store, request)?)?;
+        let started = spawn::start(&store, &request);
+        after_start(spawn::restart_if_needed(started, request.signal_mask)?)?;
         return Ok(ExitCode::SUCCESS);
     }
     if !args.no_subreaper {
@@ -34,7 +35,7 @@ pub fn run(global: &Global, args: cli::Run) -> Result<ExitCode> {
     } else {
         None
     };
-    let started = spawn::start(&store, request)?;
+    let started = spawn::restart_if_needed(spawn::start(&store, &request), request.signal_mask)?;
     let console = console.map(Console::take_over).transpose()?;
     return_home(&started)?;
     if !started.state.poststart.is_empty()

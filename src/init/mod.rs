@@ -97,6 +97,11 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
     enter::die_with_runtime().at(Step::Session)?;
     // Before any namespace shows us to others: no process of the container may look into this one (CVE-2016-9962).
     enter::hide().at(Step::Session)?;
+    // Before another process can be in this pid namespace: what shows as this one's executable must not be writable
+    // (CVE-2019-5736). Here and not in the runtime, because there is time: the network namespace is not made yet.
+    if plan.namespaces.makes(libc::CLONE_NEWPID) {
+        enter::seal().at(Step::Seal)?;
+    }
     enter::join_namespaces(&child.join)?;
     // After the cgroup is entered, else the namespace would be rooted at the runtime's.
     enter::new_cgroup_namespace(&plan.namespaces).at(Step::NewNamespace)?;

@@ -13,7 +13,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 pub fn mount_all(child: &mut Container, root: BorrowedFd) -> Outcome {
     let plan = child.plan;
     let mut readonly_last: Vec<(usize, OwnedFd)> = Vec::new();
-    for entry in &plan.mounts {
+    for &at in &plan.mount_order {
+        let entry = &plan.mounts[at];
         let made = match &entry.kind {
             Kind::Bind { source, recursive } => bind(entry, source, *recursive, root)?,
             Kind::Filesystem(filesystem) => {

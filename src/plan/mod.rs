@@ -34,6 +34,8 @@ pub struct Plan {
     pub pivot: bool,
     /// `mounts`, in order.
     pub mounts: Vec<Mount>,
+    /// The order in which they are made: see [`mounts::order`].
+    pub mount_order: Vec<usize>,
     /// Device nodes and links to make in `/dev`; absent when `/dev` is a bind mount.
     pub devices: Option<devices::Devices>,
     /// `linux.maskedPaths`.
@@ -93,8 +95,10 @@ pub fn compile(spec: &Spec, id: &str, bundle: &Path, rootfs: &Path, options: Opt
             format!("/linux/rootfsPropagation: rootfsPropagation={name} is not supported")
         })?),
     };
+    let mounts = mounts::compile(spec.mounts().as_deref().unwrap_or_default(), bundle, &namespaces)?;
     Ok(Plan {
-        mounts: mounts::compile(spec.mounts().as_deref().unwrap_or_default(), bundle, &namespaces)?,
+        mount_order: mounts::order(&mounts, namespaces.makes(libc::CLONE_NEWNET)),
+        mounts,
         rootfs: c_path(rootfs, "/root/path")?,
         root_readonly: spec.root().as_ref().is_some_and(|root| root.readonly().unwrap_or(false)),
         isolation: root_propagation.unwrap_or(libc::MS_SLAVE | libc::MS_REC),

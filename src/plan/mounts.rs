@@ -4,7 +4,8 @@ use super::namespaces::Namespaces;
 use super::{c_path, c_string};
 use crate::sys::mount::{MountAttr, attr};
 use anyhow::{Context, Result, bail};
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 /// One entry of `mounts`.
@@ -200,6 +201,46 @@ pub fn compile(
         .collect()
 }
 
+/// The order of the list, but for one thing: with a new network namespace a sysfs, and what follows below it, waits
+/// until the plain filesystems after it are mounted. The runtime makes that namespace meanwhile, which takes longer than
+/// all of them. Bind mounts are never overtaken: their destinations may lead anywhere through links of the image.
+pub fn order(mounts: &[Mount], new_network: bool) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..mounts.len()).collect();
+    let plain = |mount: &Mount| {
+        let names = [&b"proc"[..], b"tmpfs", b"devpts", b"mqueue"];
+        matches!(&mount.kind, Kind::Filesystem(fs) if names.contains(&fs.fstype.to_bytes()))
+    };
+    let Some(sysfs) = mounts
+        .iter()
+        .position(|mount| matches!(&mount.kind, Kind::Filesystem(fs) if fs.fstype.as_c_str() == c"sysfs"))
+        .filter(|_| new_network)
+    else {
+        return order;
+    };
+    let related = |a: &Mount, b: &Mount| {
+        let (a, b) = (
+            Path::new(OsStr::from_bytes(a.destination.to_bytes())),
+            Path::new(OsStr::from_bytes(b.destination.to_bytes())),
+        );
+        a.starts_with(b) || b.starts_with(a)
+    };
+    let mut waiting = vec![sysfs];
+    let mut now = Vec::new();
+    let mut end = sysfs + 1;
+    for (at, mount) in mounts.iter().enumerate().skip(sysfs + 1) {
+        let free = waiting.iter().all(|&other| !related(mount, &mounts[other]));
+        match &mount.kind {
+            _ if free && plain(mount) => now.push(at),
+            Kind::Cgroup | Kind::Filesystem(_) if !free => waiting.push(at),
+            _ => break,
+        }
+        end = at + 1;
+    }
+    now.append(&mut waiting);
+    order.splice(sysfs..end, now);
+    order
+}
+
 fn compile_one(
     mount: &oci_spec::runtime::Mount,
     index: usize,
@@ -392,6 +433,40 @@ mod tests {
         let m = one(r#"{"destination":"/x","source":"/y","options":["rbind","rnoatime","rro"]}"#).unwrap();
         let r = m.recursive.unwrap();
         assert_eq!((r.set, r.clear), (attr::NOATIME | attr::RDONLY, attr::ATIME));
+    }
+
+    #[test]
+    fn only_plain_filesystems_overtake_sysfs() {
+        let list = |entries: &[(&str, &str)]| {
+            let json: Vec<String> = entries
+                .iter()
+                .map(|(destination, kind)| match *kind {
+                    "bind" => {
+                        format!(r#"{{"destination":"{destination}","source":"/x","options":["bind"]}}"#)
+                    }
+                    _ => format!(r#"{{"destination":"{destination}","type":"{kind}","source":"x"}}"#),
+                })
+                .collect();
+            let mounts: Vec<oci_spec::runtime::Mount> =
+                serde_json::from_str(&format!("[{}]", json.join(","))).unwrap();
+            compile(&mounts, Path::new("/"), &Namespaces::default()).unwrap()
+        };
+        let docker = list(&[
+            ("/proc", "proc"),
+            ("/dev", "tmpfs"),
+            ("/sys", "sysfs"),
+            ("/sys/fs/cgroup", "cgroup"),
+            ("/dev/mqueue", "mqueue"),
+            ("/dev/shm", "tmpfs"),
+            ("/etc/hosts", "bind"),
+            ("/late", "tmpfs"),
+        ]);
+        assert_eq!(order(&docker, true), [0, 1, 4, 5, 2, 3, 6, 7]);
+        assert_eq!(order(&docker, false), [0, 1, 2, 3, 4, 5, 6, 7]);
+        let below = list(&[("/sys", "sysfs"), ("/sys/x", "tmpfs"), ("/a", "tmpfs"), ("/sys/x/y", "bind")]);
+        assert_eq!(order(&below, true), [2, 0, 1, 3]);
+        let parent = list(&[("/a/sys", "sysfs"), ("/a", "tmpfs"), ("/b", "tmpfs")]);
+        assert_eq!(order(&parent, true), [2, 0, 1]);
     }
 
     #[test]

@@ -24,28 +24,33 @@ const PAGE: usize = 4096;
 /// The descriptor whose closing dissolves the mount.
 pub struct Seal(#[allow(dead_code)] Option<OwnedFd>);
 
-/// Makes this process's executable unwritable. Returns, or starts the program again from a protected file.
+/// Makes this process's executable unwritable, in place. The mount is dissolved when the result is dropped.
 ///
-/// Must run while the process has one thread, before it enters a container. `before_restart` runs before a second start,
-/// for what must not be lost by it.
-pub fn seal(before_restart: impl FnOnce() -> Result<()>) -> Result<Seal> {
+/// For a process of one thread that no container can see yet. Fails where the kernel or the caller's rights do not allow
+/// it; then [`restart`] is the way.
+pub fn seal_in_place() -> Result<Seal> {
     let exe = fs::open(c"/proc/self/exe", libc::O_PATH, 0)?;
-    if nix::sys::statvfs::fstatvfs(&exe)?.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY) {
+    if nix::sys::statvfs::fstatvfs(&exe)?.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY)
+        || is_sealed_copy()
+    {
         return Ok(Seal(None));
     }
-    match readonly_mount(&exe) {
-        Ok((tree, file)) => match reseat(&file) {
-            Ok(()) => Ok(Seal(Some(tree))),
-            // A kernel without CONFIG_CHECKPOINT_RESTORE, or without the capability for it.
-            Err(_) => before_restart().and_then(|()| Err(execute(&file))),
-        },
-        // Without the right to mount: a sealed copy.
-        Err(_) if is_sealed_copy() => Ok(Seal(None)),
-        Err(_) => {
-            let copy = sealed_copy()?;
-            before_restart()?;
-            Err(execute(&copy))
-        }
+    let (tree, file) = readonly_mount(&exe)?;
+    reseat(&file)?;
+    Ok(Seal(Some(tree)))
+}
+
+/// Starts this program again, with the same arguments, from a file that nobody can write to: the second start finds
+/// itself protected. Returns only the error. The caller has undone whatever it did and given back what it inherited.
+pub fn restart() -> Errno {
+    let exe = match fs::open(c"/proc/self/exe", libc::O_PATH, 0) {
+        Ok(exe) => exe,
+        Err(errno) => return errno,
+    };
+    // Without the right to mount: a sealed copy.
+    match readonly_mount(&exe).map(|(_, file)| file).or_else(|_| sealed_copy()) {
+        Ok(file) => execute(&file),
+        Err(errno) => errno,
     }
 }
 
@@ -222,7 +227,7 @@ fn sealed_copy() -> Result<OwnedFd> {
     Ok(copy)
 }
 
-/// Starts this program again from `file`; returns only the error. The second start finds itself protected.
+/// Executes `file` in the place of this program; returns only the error.
 fn execute(file: &OwnedFd) -> Errno {
     use std::os::unix::ffi::OsStringExt;
     let args = super::start::args()
