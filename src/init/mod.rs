@@ -108,12 +108,16 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
     process::setsid().at(Step::Session)?;
     enter::keyring(plan.keyring.as_deref()).at(Step::Keyring)?;
     process::umask(0);
+    // Legal this early because it only bites at exec; while there is time.
+    creds::drop_bounding(init.capabilities.bounding).at(Step::Capabilities)?;
 
     // From here on every path inside the rootfs is looked up from `root`, a descriptor.
     root::isolate(plan).at(Step::Isolate)?;
     let root = root::bind(&plan.rootfs).at(Step::Root)?;
     mounts::mount_all(child, root.as_fd())?;
-    devices::make_all(plan, root.as_fd())?;
+    if !plan.devices_early {
+        devices::make_all(plan, root.as_fd())?;
+    }
     enter::network(child).at(Step::NewNamespace)?;
 
     // The runtime's hooks see the mounts done, the network namespace there and the old root still in place.
@@ -140,8 +144,6 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
     if let Some(name) = &plan.domainname {
         process::setdomainname(name.as_bytes()).at(Step::Domainname)?;
     }
-    // Legal this early because it only bites at exec.
-    creds::drop_bounding(init.capabilities.bounding).at(Step::Capabilities)?;
     // Last, because detaching the old root waits for the other processors.
     root::pivot(plan, root.as_fd()).at(Step::Pivot)?;
     drop(root);

@@ -1,6 +1,6 @@
 //! `mounts`: each one is made detached, given its flags and then attached to a descriptor of its destination.
 
-use super::{CgroupView, Container, Hierarchy, Outcome, copy, enter, path};
+use super::{CgroupView, Container, Hierarchy, Outcome, copy, devices, enter, path};
 use crate::plan::mounts::{Filesystem, Kind, Mount};
 use crate::sync::{At, Failure, Step};
 use crate::sys::mount::{self, MountAttr, attr};
@@ -20,6 +20,9 @@ pub fn mount_all(child: &mut Container, root: BorrowedFd) -> Outcome {
             Kind::Filesystem(filesystem) => {
                 // sysfs shows the network namespace of the process that mounts it.
                 if filesystem.fstype.as_c_str() == c"sysfs" {
+                    if plan.devices_early && child.runtime.is_some() {
+                        devices::make_all(plan, root)?;
+                    }
                     enter::network(child).at(Step::NewNamespace)?;
                 }
                 new_filesystem(entry, filesystem, root)?

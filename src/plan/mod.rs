@@ -36,6 +36,8 @@ pub struct Plan {
     pub mounts: Vec<Mount>,
     /// The order in which they are made: see [`mounts::order`].
     pub mount_order: Vec<usize>,
+    /// The devices can be made before sysfs is mounted, while its network namespace is being made.
+    pub devices_early: bool,
     /// Device nodes and links to make in `/dev`; absent when `/dev` is a bind mount.
     pub devices: Option<devices::Devices>,
     /// `linux.maskedPaths`.
@@ -96,8 +98,11 @@ pub fn compile(spec: &Spec, id: &str, bundle: &Path, rootfs: &Path, options: Opt
         })?),
     };
     let mounts = mounts::compile(spec.mounts().as_deref().unwrap_or_default(), bundle, &namespaces)?;
+    let new_network = namespaces.makes(libc::CLONE_NEWNET);
+    let mount_order = mounts::order(&mounts, new_network);
     Ok(Plan {
-        mount_order: mounts::order(&mounts, namespaces.makes(libc::CLONE_NEWNET)),
+        devices_early: new_network && mounts::leaves_dev_alone_from_sysfs(&mounts, &mount_order),
+        mount_order,
         mounts,
         rootfs: c_path(rootfs, "/root/path")?,
         root_readonly: spec.root().as_ref().is_some_and(|root| root.readonly().unwrap_or(false)),

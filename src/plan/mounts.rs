@@ -241,6 +241,19 @@ pub fn order(mounts: &[Mount], new_network: bool) -> Vec<usize> {
     order
 }
 
+/// Is there a sysfs, and neither it nor anything mounted after it in `order` on or below `/dev`? A link of the image that
+/// leads a later mount there only covers what is in `/dev`, in either order.
+pub fn leaves_dev_alone_from_sysfs(mounts: &[Mount], order: &[usize]) -> bool {
+    let is_sysfs =
+        |at: &usize| matches!(&mounts[*at].kind, Kind::Filesystem(fs) if fs.fstype.as_c_str() == c"sysfs");
+    let Some(sysfs) = order.iter().position(is_sysfs) else { return false };
+    order[sysfs..].iter().all(|&at| {
+        let destination = Path::new(OsStr::from_bytes(mounts[at].destination.to_bytes()));
+        !destination.starts_with("/dev")
+            && matches!(&mounts[at].kind, Kind::Cgroup | Kind::Filesystem(_) | Kind::Bind { .. })
+    })
+}
+
 fn compile_one(
     mount: &oci_spec::runtime::Mount,
     index: usize,

@@ -198,7 +198,11 @@ const SEALS: i32 = libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW |
 fn is_sealed_copy() -> bool {
     let Ok(exe) = fs::open(c"/proc/self/exe", libc::O_RDONLY, 0) else { return false };
     // SAFETY: no memory is passed.
-    unsafe { libc::fcntl(exe.as_raw_fd(), libc::F_GET_SEALS) & SEALS == SEALS }
+    match check(unsafe { libc::fcntl(exe.as_raw_fd(), libc::F_GET_SEALS) } as libc::c_long) {
+        Ok(seals) => seals as i32 & SEALS == SEALS,
+        // Only files in memory have seals at all.
+        Err(_) => false,
+    }
 }
 
 /// A copy of this program in memory that nobody can change.
@@ -242,4 +246,22 @@ fn execute(file: &OwnedFd) -> Errno {
     });
     let env = StringArray::new(env.collect());
     super::process::execveat(file.as_fd(), &StringArray::new(args), &env)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_on_disk_is_no_sealed_copy() {
+        assert!(!is_sealed_copy());
+    }
+
+    #[test]
+    fn a_sealed_copy_cannot_be_written() {
+        use std::io::Write;
+        let copy = sealed_copy().unwrap();
+        let mut file = std::fs::File::from(copy);
+        assert!(file.write_all(b"x").is_err() && file.set_len(0).is_err());
+    }
 }
