@@ -150,12 +150,12 @@ pub fn start(store: &Store, request: &Request) -> Result<Started> {
     let spec = &request.bundle.spec;
     let plan =
         plan::compile(spec, &request.id, &request.bundle.dir, &request.bundle.rootfs, request.options)?;
-    // In a pid namespace with others the init stage can be seen from its birth.
-    let seal = if plan.namespaces.makes(libc::CLONE_NEWPID) {
-        None
-    } else {
-        Some(exe::seal_in_place().map_err(|_| NeedsRestart)?)
-    };
+    let seal = exe::prepare().map_err(|_| NeedsRestart)?;
+    let seen = !plan.namespaces.makes(libc::CLONE_NEWPID);
+    if let (Some(seal), true) = (&seal, seen) {
+        // In a pid namespace with others the init stage can be seen from its birth.
+        seal.apply().map_err(|_| NeedsRestart)?;
+    }
     let linux = spec.linux().as_ref().context("/linux: is required")?;
     let cgroup_plan = cgroup::plan(linux, &request.id, cgroup_options(request))?;
     let hooks = spec.hooks().as_ref();
@@ -225,6 +225,7 @@ pub fn start(store: &Store, request: &Request) -> Result<Started> {
         // Once cgroup.kill was written in the runtime's own cgroup, a child cloned into another is killed at birth
         // (Linux 6.18 at least): then it joins by itself, at the cost of a grace period.
         guard.end_child();
+        launch.seal = exe::prepare().map_err(|_| NeedsRestart)?;
         if !launch.attempt(&mut container, &mut guard, false)? {
             bail!("init process was killed before it could do anything");
         }
@@ -277,6 +278,7 @@ impl Launch<'_> {
             cgroups: self.cgroup.join_files(into_cgroup)?,
             cgroup_view: self.cgroup.view()?,
             join: open_namespaces(self.plan)?,
+            seal: self.seal.as_ref().filter(|_| self.plan.namespaces.makes(libc::CLONE_NEWPID)),
             runtime: if new_network {
                 Some(process::pidfd_open(myself).context("open the own process")?)
             } else {
@@ -304,6 +306,8 @@ impl Launch<'_> {
             }
             wire.send(Kind::NetworkReady).context(TELL)?;
         }
+        // The child's copy is the last one from here on, or gone already.
+        self.seal = None;
         self.cgroup.load_devices()?;
         if self.plan.process.needs_limits() {
             limit(&self.plan.process, pid, &open_proc()?)?;
@@ -319,7 +323,6 @@ impl Launch<'_> {
             self.run_runtime_hooks(guard, pid)?;
             wire.send(Kind::HooksDone).context(TELL)?;
         }
-        self.seal = None;
         wire.send(Kind::Proceed).context(TELL)?;
         match wire.receive().context("wait for the init stage")? {
             Frame::Plain(Kind::Ready) if self.request.gate => Ok(true),

@@ -36,9 +36,15 @@ const JOINABLE: i32 = libc::CLONE_NEWNS
 /// Runs the process; in the foreground its exit status becomes naru's.
 pub fn exec(global: &Global, args: cli::Exec) -> Result<ExitCode> {
     // The first act, because it may start the program anew.
-    let sealed = exe::seal_in_place().map_err(|_| spawn::NeedsRestart.into());
+    let sealed = exe::prepare().and_then(|seal| {
+        if let Some(seal) = &seal {
+            seal.apply()?;
+        }
+        Ok(seal)
+    });
+    let sealed = sealed.map_err(|_| spawn::NeedsRestart.into());
     let mask = nix::sys::signal::SigSet::thread_get_mask().context("read the signal mask")?;
-    let mut seal = Some(spawn::restart_if_needed(sealed, mask)?);
+    let mut seal = spawn::restart_if_needed(sealed, mask)?;
     let (preserve_fds, _) = create::preserved(args.preserve_fds)?;
     let store = Store::new(global.root.as_deref())?;
     let (dir, state) = store.load(&args.id)?;

@@ -37,11 +37,6 @@ pub fn hide() -> Result<()> {
     process::prctl(libc::PR_SET_DUMPABLE, 0).map(drop)
 }
 
-/// The mount that protects the executable is dissolved at once: from then on it cannot be changed by anybody.
-pub fn seal() -> Result<()> {
-    crate::sys::exe::seal_in_place().map(drop)
-}
-
 /// The runtime has opened the files and joined the pid namespace, which only counts for children.
 pub fn join_namespaces(list: &[(OwnedFd, i32, usize)]) -> Outcome {
     for (file, flag, index) in list {

@@ -62,6 +62,8 @@ pub struct Container<'a> {
     pub cgroup_view: CgroupView,
     /// Namespaces to join, in order: file, flag, index in the configuration.
     pub join: Vec<(OwnedFd, i32, usize)>,
+    /// The protection of the executable, to be applied here.
+    pub seal: Option<&'a crate::sys::exe::Seal>,
     /// The runtime itself, to take its network namespace from.
     pub runtime: Option<OwnedFd>,
     /// Where to send the terminal.
@@ -99,8 +101,8 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
     enter::hide().at(Step::Session)?;
     // Before another process can be in this pid namespace: what shows as this one's executable must not be writable
     // (CVE-2019-5736). Here and not in the runtime, because there is time: the network namespace is not made yet.
-    if plan.namespaces.makes(libc::CLONE_NEWPID) {
-        enter::seal().at(Step::Seal)?;
+    if let Some(seal) = child.seal {
+        seal.apply_in_child().at(Step::Seal)?;
     }
     enter::join_namespaces(&child.join)?;
     // After the cgroup is entered, else the namespace would be rooted at the runtime's.

@@ -21,23 +21,46 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 const DATA_MAX: usize = 64 << 10;
 const PAGE: usize = 4096;
 
-/// The descriptor whose closing dissolves the mount.
-pub struct Seal(#[allow(dead_code)] Option<OwnedFd>);
+/// A read-only mount of the executable, in no mount namespace, and the file opened through it. Dropping every copy
+/// dissolves the mount: from then on it cannot be changed by anybody.
+pub struct Seal {
+    #[allow(dead_code)]
+    tree: OwnedFd,
+    file: OwnedFd,
+}
 
-/// Makes this process's executable unwritable, in place. The mount is dissolved when the result is dropped.
-///
-/// For a process of one thread that no container can see yet. Fails where the kernel or the caller's rights do not allow
-/// it; then [`restart`] is the way.
-pub fn seal_in_place() -> Result<Seal> {
+/// Prepares the protection, in the mount namespace that the program was started in; nothing if none is needed because
+/// the executable is unwritable already. Fails without the right to mount; then [`restart`] is the way.
+pub fn prepare() -> Result<Option<Seal>> {
     let exe = fs::open(c"/proc/self/exe", libc::O_PATH, 0)?;
-    if nix::sys::statvfs::fstatvfs(&exe)?.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY)
-        || is_sealed_copy()
-    {
-        return Ok(Seal(None));
+    if nix::sys::statvfs::fstatvfs(&exe)?.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY) {
+        return Ok(None);
     }
-    let (tree, file) = readonly_mount(&exe)?;
-    reseat(&file)?;
-    Ok(Seal(Some(tree)))
+    match readonly_mount(&exe) {
+        Ok((tree, file)) => Ok(Some(Seal { tree, file })),
+        Err(_) if is_sealed_copy() => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
+impl Seal {
+    /// Makes this process's executable unwritable, in place. For a process of one thread that no container can see yet.
+    /// Fails on a kernel without CONFIG_CHECKPOINT_RESTORE, or without the capability for it; then [`restart`] is the way.
+    pub fn apply(&self) -> Result<()> {
+        reseat(&self.file)
+    }
+
+    /// The same in a forked child, which then closes its copies of the descriptors: the last copy to be closed pays for
+    /// dissolving the mount, and the runtime has the time.
+    pub fn apply_in_child(&self) -> Result<()> {
+        reseat(&self.file)?;
+        // SAFETY: a child of fork(2) that ends in execve or _exit never drops the value, so nothing closes them twice.
+        unsafe {
+            libc::close(self.file.as_raw_fd());
+            libc::close(self.tree.as_raw_fd());
+        }
+        Ok(())
+    }
 }
 
 /// Starts this program again, with the same arguments, from a file that nobody can write to: the second start finds
