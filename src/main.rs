@@ -20,7 +20,6 @@ mod hooks;
 mod init;
 mod json;
 mod log;
-mod network;
 mod plan;
 mod signals;
 mod spawn;
