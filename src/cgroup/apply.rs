@@ -129,7 +129,12 @@ fn restore(name: &str, old: &str, new: &str) -> Vec<String> {
 
 /// The error for the user: field, file, value, reason.
 fn explain(dirs: &impl Directories, write: &Write, errno: Errno) -> anyhow::Error {
-    let Write { controller, file: name, value, field, .. } = write;
+    let Write { controller, value, field, .. } = write;
+    let name = match &write.absent {
+        // Neither is there.
+        Absent::Use(other, _) if errno == Errno::ENOENT => other,
+        _ => &*write.file,
+    };
     let at = format!("/linux/resources/{field}");
     let path = dirs.path(controller);
     if errno == Errno::ENODEV && dirs.of(controller).is_none() {

@@ -130,6 +130,7 @@ impl Plan {
 
     fn live(&self, mut record: Record, unified: Option<OwnedFd>, replace: bool, mut made: Made) -> Live {
         record.made = std::mem::take(&mut made.0);
+        record.made.retain(|made| record.hierarchies.iter().all(|one| one.dir() != *made));
         let devices = Devices {
             program: if unified.is_some() { self.program.clone() } else { Vec::new() },
             replace,
@@ -337,7 +338,7 @@ fn give_to(dir: BorrowedFd, owner: u32) -> Result<()> {
 
 /// A v1 cpuset takes no process before it has CPUs and memory nodes, and a new one has none: copies what is missing
 /// down from the nearest ancestor that has some. A configured set replaces the container's own later.
-fn fill_cpuset(hierarchy: &Hierarchy) -> Result<()> {
+pub fn fill_cpuset(hierarchy: &Hierarchy) -> Result<()> {
     for name in ["cpus", "mems"] {
         let mut prefix = "cpuset.";
         let mut empty = vec![hierarchy.dir()];
@@ -413,11 +414,7 @@ impl Live {
 
     /// Has the OOM killer ended a process of this cgroup?
     pub fn was_oom_killed(&self) -> bool {
-        let name = if self.record.version == Version::V2 { "memory.events" } else { "memory.oom_control" };
-        let Some(hierarchy) = self.record.hierarchy("memory") else { return false };
-        let events =
-            file::read_value(file::ABSOLUTE, &format!("{}/{name}", hierarchy.dir())).unwrap_or_default();
-        events.lines().any(|line| line.strip_prefix("oom_kill ").is_some_and(|count| count != "0"))
+        self.record.oom_kills() > 0
     }
 }
 

@@ -91,7 +91,8 @@ pub fn compile(policy: &Policy) -> Result<Vec<Insn>> {
             program.push(insn(JUMP_IF_ANY_BIT, ACCESS, 0, excluding as i32));
         }
         if policy.allow_by_default {
-            // Any bit of its access is enough.
+            // Any bit of its access is enough, like on v1: programs that ask for all of it (runc 1.3.6, crun 1.28) let a
+            // device that may not be written be opened for reading and writing.
             program.push(Insn { off: 1, ..insn(JUMP_IF_ANY_BIT, ACCESS, 0, (access << 16) as i32) });
             skips.push(program.len());
             program.push(insn(JUMP, 0, 0, 0));

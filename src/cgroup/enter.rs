@@ -85,13 +85,15 @@ impl Record {
             if !one.is_unified() {
                 entry.files.push(open_tasks(&path::join(&one.dir(), &below))?);
             } else if self.version == Version::V2 && below.is_empty() {
-                let home = open_init(one, init);
-                entry.clone_into = match file::open_dir(file::ABSOLUTE, &one.dir()) {
-                    Err(_) => Some(home?),
+                let own = file::open_dir(file::ABSOLUTE, &one.dir());
+                let home = init_dir(one, init);
+                entry.clone_into = match own {
+                    Err(_) => Some(open_init(&home?)?),
                     Ok(own) => {
-                        // Without the init process's, its own has to do; the error comes when it is of use to nobody.
-                        let fallback = home.as_ref().unwrap_or(&own);
-                        entry.fallback.extend(file::open_write(fallback.as_fd(), "cgroup.procs").ok());
+                        let moved = home.ok().filter(|home| *home != one.dir());
+                        let home = moved.and_then(|home| open_init(&home).ok());
+                        // Of use only where the clone is refused; if there is none, that refusal is the error.
+                        entry.fallback.extend(open_procs(home.as_ref().unwrap_or(&own).as_fd()).ok());
                         Some(own)
                     }
                 };
@@ -119,13 +121,16 @@ pub fn open_procs(dir: BorrowedFd) -> file::Result<OwnedFd> {
 }
 
 /// The cgroup2 directory in which the init process is now.
-fn open_init(unified: &Hierarchy, init: i32) -> Result<OwnedFd> {
-    let fail =
-        |what: &str, errno: Errno| anyhow!("open the cgroup of the init process: {what}: {}", words(errno));
+fn init_dir(unified: &Hierarchy, init: i32) -> Result<String> {
     let proc = format!("/proc/{init}/cgroup");
-    let text = file::read_all(file::ABSOLUTE, &proc).map_err(|errno| fail(&proc, errno))?;
-    let dir = path::join(&unified.mount, &path::clean(path::own_unified(&text)?));
-    file::open_dir(file::ABSOLUTE, &dir).map_err(|errno| fail(&dir, errno))
+    let text =
+        file::read_value(file::ABSOLUTE, &proc).map_err(|errno| anyhow!("read {proc}: {}", words(errno)))?;
+    Ok(path::join(&unified.mount, &path::clean(path::own_unified(&text)?)))
+}
+
+fn open_init(dir: &str) -> Result<OwnedFd> {
+    let fail = |errno: Errno| anyhow!("open the cgroup of the init process: {dir}: {}", words(errno));
+    file::open_dir(file::ABSOLUTE, dir).map_err(fail)
 }
 
 /// Opens a directory below the container's: the sub-cgroup's path is the only one here that may come from the

@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 /// Where distributions mount cgroups.
 pub const ROOT: &str = "/sys/fs/cgroup";
 
-/// More than any file of one value needs.
+/// More than a file of one value, or the membership of a process, needs.
 const VALUE_MAX: usize = 4096;
 
 /// What every call here returns.
@@ -55,15 +55,18 @@ fn read_some(file: BorrowedFd, buffer: &mut [u8]) -> Result<usize> {
     }
 }
 
-/// Content of a file that holds one value or a few lines, in one read, without the last newline.
+/// Content of a file that the kernel prints as a whole, in one read, without the last newline.
 pub fn read_value(dir: BorrowedFd, path: &str) -> Result<String> {
     let file = open_read(dir, path)?;
     let mut buffer = [0; VALUE_MAX];
     let length = read_some(file.as_fd(), &mut buffer)?;
+    if length == buffer.len() {
+        return read_all(dir, path).map(|text| text.trim_end().to_string());
+    }
     Ok(String::from_utf8_lossy(&buffer[..length]).trim_end().to_string())
 }
 
-/// Content of a file of any length.
+/// Content of a file of any length, also of one that the kernel prints record by record.
 pub fn read_all(dir: BorrowedFd, path: &str) -> Result<String> {
     let file = open_read(dir, path)?;
     let mut content = Vec::new();

@@ -17,6 +17,9 @@ mod kill;
 mod path;
 mod record;
 mod resources;
+mod stats;
+#[cfg(test)]
+mod tests;
 mod update;
 mod v1;
 mod v2;
@@ -154,7 +157,7 @@ fn is_mounted(path: &str, magic: FsType) -> bool {
 }
 
 fn own_memberships() -> Result<String> {
-    file::read_all(file::ABSOLUTE, "/proc/self/cgroup")
+    file::read_value(file::ABSOLUTE, "/proc/self/cgroup")
         .map_err(|errno| anyhow!("read /proc/self/cgroup: {}", words(errno)))
 }
 

@@ -101,23 +101,34 @@ pub struct Mounted {
     pub root: String,
 }
 
-/// Finds the first mount of the hierarchy with these controllers (in any order) in the text of `mountinfo`.
+/// Finds the first mount point of the hierarchy with these controllers (in any order) in the text of `mountinfo`, and
+/// what is mounted on top there.
 pub fn find_mount(mountinfo: &str, controllers: &str) -> Option<Mounted> {
     let wanted: Vec<&str> = controllers.split(',').collect();
-    mountinfo.lines().find_map(|line| {
-        // proc(5): id, parent, device, root, mount point, options, optional fields, "-", type, source, super options.
-        let (mount, filesystem) = line.split_once(" - ")?;
-        let mut filesystem = filesystem.split(' ');
-        if filesystem.next()? != "cgroup" {
-            return None;
+    let mut found: Option<Mounted> = None;
+    for line in mountinfo.lines() {
+        if let Some(mounted) = v1_mount(line, &wanted)
+            && found.as_ref().is_none_or(|below| below.point == mounted.point)
+        {
+            found = Some(mounted);
         }
-        let options: Vec<&str> = filesystem.nth(1)?.split(',').collect();
-        if !wanted.iter().all(|name| options.contains(name)) {
-            return None;
-        }
-        let mut mount = mount.split(' ').skip(3);
-        Some(Mounted { root: unescape(mount.next()?), point: unescape(mount.next()?) })
-    })
+    }
+    found
+}
+
+fn v1_mount(line: &str, wanted: &[&str]) -> Option<Mounted> {
+    // proc(5): id, parent, device, root, mount point, options, optional fields, "-", type, source, super options.
+    let (mount, filesystem) = line.split_once(" - ")?;
+    let mut filesystem = filesystem.split(' ');
+    if filesystem.next()? != "cgroup" {
+        return None;
+    }
+    let options: Vec<&str> = filesystem.nth(1)?.split(',').collect();
+    if !wanted.iter().all(|name| options.contains(name)) {
+        return None;
+    }
+    let mut mount = mount.split(' ').skip(3);
+    Some(Mounted { root: unescape(mount.next()?), point: unescape(mount.next()?) })
 }
 
 /// mountinfo writes space, tab, newline and backslash as three octal digits.
@@ -214,11 +225,16 @@ mod tests {
             25 30 0:23 / /sys/fs/cgroup ro,nosuid - tmpfs tmpfs ro,mode=755\n\
             33 25 0:30 /docker/abc /sys/fs/cgroup/cpu,cpuacct rw shared:15 master:2 - cgroup cgroup rw,cpu,cpuacct\n\
             34 25 0:31 / /odd\\040name/systemd rw - cgroup cgroup rw,xattr,name=systemd\n\
-            35 25 0:32 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw,cpu\n";
+            35 25 0:32 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw,cpu\n\
+            36 25 0:33 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n\
+            37 25 0:33 /copy /elsewhere rw - cgroup cgroup rw,pids\n\
+            38 36 0:33 /a /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n";
         let cpu = Mounted { point: "/sys/fs/cgroup/cpu,cpuacct".into(), root: "/docker/abc".into() };
         assert_eq!(find_mount(text, "cpuacct,cpu"), Some(cpu));
         let systemd = Mounted { point: "/odd name/systemd".into(), root: "/".into() };
         assert_eq!(find_mount(text, "name=systemd"), Some(systemd));
+        let pids = Mounted { point: "/sys/fs/cgroup/pids".into(), root: "/a".into() };
+        assert_eq!(find_mount(text, "pids"), Some(pids));
         assert_eq!(find_mount(text, "memory"), None);
         assert_eq!(unescape("a\\134b\\0"), "a\\b\\0");
     }

@@ -98,7 +98,8 @@ pub struct Limits {
     pub period: u64,
 }
 
-fn is_zero<T: PartialEq + Default>(value: &T) -> bool {
+/// For serde: is this the value that an absent field has?
+pub fn is_zero<T: PartialEq + Default>(value: &T) -> bool {
     *value == T::default()
 }
 
@@ -110,6 +111,10 @@ impl Limits {
             let set = |old: i64, new: Option<i64>| new.filter(|&new| new != 0).unwrap_or(old);
             limits.memory = set(limits.memory, memory.limit());
             limits.swap = set(limits.swap, memory.swap());
+            if memory.limit() == Some(-1) && asked(memory.swap()).is_none() {
+                // Lifting the limit lifts the one on swap, which was counted from it.
+                limits.swap = 0;
+            }
             check_memory(memory, &limits)?;
         }
         if let Some(cpu) = resources.cpu() {
@@ -266,6 +271,7 @@ pub mod tests {
         assert_eq!(with(r#"{"memory":{"limit":0},"cpu":{"quota":0}}"#).unwrap(), old);
         assert_eq!(with(r#"{"memory":{"limit":150}}"#).unwrap(), Limits { memory: 150, ..old });
         assert_eq!(with(r#"{"cpu":{"period":5}}"#).unwrap(), Limits { period: 5, ..old });
+        assert_eq!(with(r#"{"memory":{"limit":-1}}"#).unwrap(), Limits { memory: -1, swap: 0, ..old });
         let error = with(r#"{"memory":{"limit":300}}"#).unwrap_err().to_string();
         assert_eq!(error, "/linux/resources/memory/swap: memory+swap limit should be >= memory limit");
         let error = Limits::default().with(&resources(r#"{"memory":{"swap":300}}"#)).unwrap_err().to_string();

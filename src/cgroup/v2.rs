@@ -389,6 +389,7 @@ mod tests {
             (r#"{"cpu":{"quota":600}}"#, &["cpu/cpu.max=600 1000"][..]),
             (r#"{"cpu":{"period":2000}}"#, &["cpu/cpu.max=500 2000"]),
             (r#"{"memory":{"limit":250}}"#, &["memory/memory.swap.max=50", "memory/memory.max=250"]),
+            (r#"{"memory":{"limit":-1}}"#, &["memory/memory.swap.max=max?", "memory/memory.max=max"]),
             (r#"{"memory":{"swap":400}}"#, &["memory/memory.swap.max=300"]),
             (r#"{"memory":{"reservation":5}}"#, &["memory/memory.low=5"]),
         ] {
