@@ -20,6 +20,7 @@ mod hooks;
 mod init;
 mod json;
 mod log;
+mod network;
 mod plan;
 mod signals;
 mod spawn;
