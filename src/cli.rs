@@ -43,7 +43,9 @@ pub enum Command {
     Delete { id: String, force: bool },
     Exec(Exec),
     List { format: OutputFormat, quiet: bool },
+    Pause { id: String },
     Ps(Ps),
+    Resume { id: String },
     Spec(Spec),
     Features,
 }

@@ -92,12 +92,28 @@ pub const COMMANDS: &[Definition] = &[
         read: |v| Ok(Command::List { format: read_format(v)?, quiet: v.switch("quiet") }),
     },
     Definition {
+        name: "pause",
+        about: "stop every process of a container where it is",
+        args: || vec![id()],
+        stops: false,
+        failure: 1,
+        read: |v| Ok(Command::Pause { id: read_id(v) }),
+    },
+    Definition {
         name: "ps",
         about: "list the processes in a container",
         args: || vec![format(), id(), word("args", "options of ps(1)").num_args(0..)],
         stops: true,
         failure: 1,
         read: |v| Ok(Command::Ps(Ps { id: read_id(v), format: read_format(v)?, args: rest(v) })),
+    },
+    Definition {
+        name: "resume",
+        about: "let the processes of a paused container run on",
+        args: || vec![id()],
+        stops: false,
+        failure: 1,
+        read: |v| Ok(Command::Resume { id: read_id(v) }),
     },
     Definition {
         name: "run",
