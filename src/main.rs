@@ -87,6 +87,7 @@ fn dispatch(global: &Global, command: Command) -> Result<ExitCode> {
         Command::Ps(args) => cmd::ps::ps(global, args),
         Command::Resume { id } => cmd::pause::resume(global, &id),
         Command::Spec(args) => cmd::spec::spec(args),
+        Command::Update(args) => cmd::update::update(global, args),
         Command::Features => cmd::features::features(),
     }
 }
