@@ -33,7 +33,6 @@ pub struct Global {
 /// A command with its flags. An id is not checked here beyond being there.
 #[derive(Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
-#[expect(clippy::large_enum_variant, reason = "there is one in a process")]
 pub enum Command {
     Create(Create),
     Run(Run),
@@ -43,8 +42,11 @@ pub enum Command {
     Delete { id: String, force: bool },
     Exec(Exec),
     List { format: OutputFormat, quiet: bool },
+    Pause { id: String },
     Ps(Ps),
+    Resume { id: String },
     Spec(Spec),
+    Update(Update),
     Features,
 }
 
@@ -154,6 +156,51 @@ pub struct Spec {
     pub bundle: Option<PathBuf>,
     /// Config for a caller without privileges.
     pub rootless: bool,
+}
+
+/// `update`. Values are as given; what they mean is checked once the container is known to exist, as in runc.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Update {
+    /// Container id as given.
+    pub id: String,
+    /// File with `linux.resources` as JSON, `-` for stdin; the other flags then count for nothing.
+    pub resources: Option<PathBuf>,
+    /// Block I/O weight; 0: leave it.
+    pub blkio_weight: i64,
+    /// CPU period, microseconds.
+    pub cpu_period: Option<String>,
+    /// CPU quota, microseconds a period.
+    pub cpu_quota: Option<String>,
+    /// Unused quota that may be saved up, microseconds.
+    pub cpu_burst: Option<String>,
+    /// CPU shares.
+    pub cpu_share: Option<String>,
+    /// Realtime period, microseconds.
+    pub cpu_rt_period: Option<String>,
+    /// Realtime runtime, microseconds a period.
+    pub cpu_rt_runtime: Option<String>,
+    /// CPUs to use.
+    pub cpuset_cpus: Option<String>,
+    /// Memory nodes to use.
+    pub cpuset_mems: Option<String>,
+    /// 1: run only when nobody else wants to.
+    pub cpu_idle: Option<String>,
+    /// Memory limit, bytes with a unit.
+    pub memory: Option<String>,
+    /// Memory reservation, bytes with a unit.
+    pub memory_reservation: Option<String>,
+    /// Limit of memory and swap together, bytes with a unit.
+    pub memory_swap: Option<String>,
+    /// Without effect.
+    pub kernel_memory: Option<String>,
+    /// Without effect.
+    pub kernel_memory_tcp: Option<String>,
+    /// Largest number of processes; negative: any.
+    pub pids_limit: Option<i64>,
+    /// A schema of the L3 cache was given.
+    pub l3_cache_schema: bool,
+    /// A schema of the memory bandwidth was given.
+    pub mem_bw_schema: bool,
 }
 
 /// `--format` of `list` and `ps`.

@@ -20,6 +20,7 @@ mod hooks;
 mod init;
 mod json;
 mod log;
+mod network;
 mod plan;
 mod signals;
 mod spawn;
@@ -82,8 +83,11 @@ fn dispatch(global: &Global, command: Command) -> Result<ExitCode> {
         Command::Delete { id, force } => cmd::delete::delete(global, &id, force),
         Command::Exec(args) => cmd::exec::exec(global, args),
         Command::List { format, quiet } => cmd::list::list(global, format, quiet),
+        Command::Pause { id } => cmd::pause::pause(global, &id),
         Command::Ps(args) => cmd::ps::ps(global, args),
+        Command::Resume { id } => cmd::pause::resume(global, &id),
         Command::Spec(args) => cmd::spec::spec(args),
+        Command::Update(args) => cmd::update::update(global, args),
         Command::Features => cmd::features::features(),
     }
 }

@@ -8,6 +8,7 @@ use crate::cgroup;
 use crate::explain;
 use crate::hooks::{self, HookState};
 use crate::init::{self, Container};
+use crate::network;
 use crate::plan::process::Process;
 use crate::plan::{self, Plan};
 use crate::state::{self, Dir, State, Store};
@@ -81,8 +82,6 @@ pub struct Started {
     pub state: State,
     /// Its init process.
     pub pidfd: OwnedFd,
-    /// The runtime's own network namespace, if it has left it and hooks are still to run there.
-    pub home_network: Option<OwnedFd>,
 }
 
 /// Undoes a half-made container: process, cgroup, state directory, in this order.
@@ -90,6 +89,8 @@ struct Guard {
     dir: Option<Dir>,
     cgroup: Option<cgroup::Record>,
     child: Option<(i32, OwnedFd)>,
+    /// Reaped after the child: it ends when that has let go of it.
+    helper: Option<network::Helper>,
     /// Run at the end if any other hook has run: they clean up after those.
     poststop: Vec<Hook>,
     hook_state: HookState,
@@ -114,6 +115,7 @@ impl Drop for Guard {
     fn drop(&mut self) {
         // Errors here would hide the one that led here; what is left can be found by `delete`.
         self.end_child();
+        self.helper = None;
         if let Some(record) = self.cgroup.take() {
             let _ = record.remove();
         }
@@ -138,10 +140,8 @@ struct Launch<'a> {
     gate: Option<OwnedFd>,
     /// Let go before the program can run, which dissolves the mount behind it.
     seal: Option<exe::Seal>,
-    /// The runtime's own network namespace, kept open if hooks may need it.
-    home_network: Option<OwnedFd>,
-    /// The runtime has made the container's network namespace and is in it.
-    in_new_network: bool,
+    /// The network namespace that was begun for the first attempt.
+    network: Option<(Option<network::Source>, Option<network::Helper>)>,
 }
 
 /// Makes the container: to the gate, or to the running program.
@@ -150,6 +150,8 @@ pub fn start(store: &Store, request: &Request) -> Result<Started> {
     let spec = &request.bundle.spec;
     let plan =
         plan::compile(spec, &request.id, &request.bundle.dir, &request.bundle.rootfs, request.options)?;
+    // Until execve nobody may look into these processes (CVE-2016-9962).
+    process::prctl(libc::PR_SET_DUMPABLE, 0).context("hide from containers")?;
     let seal = exe::prepare().map_err(|_| NeedsRestart)?;
     let seen = !plan.namespaces.makes(libc::CLONE_NEWPID);
     if let (Some(seal), true) = (&seal, seen) {
@@ -162,6 +164,7 @@ pub fn start(store: &Store, request: &Request) -> Result<Started> {
     let list = |hooks: Option<&Vec<Hook>>| hooks.cloned().unwrap_or_default();
 
     let now = crate::time::now();
+    let network = begin_network(&plan)?;
     // The id is claimed, and what a crash would leave behind is written down, before anything else is made.
     let mut container = State {
         version: 1,
@@ -185,6 +188,7 @@ pub fn start(store: &Store, request: &Request) -> Result<Started> {
         dir: Some(store.claim(&request.id)?),
         cgroup: None,
         child: None,
+        helper: None,
         poststop: container.poststop.clone(),
         hook_state: container.for_hooks(),
         hooks_ran: false,
@@ -202,25 +206,8 @@ pub fn start(store: &Store, request: &Request) -> Result<Started> {
     container.cgroup = cgroup.record().clone();
     guard.cgroup = Some(container.cgroup.clone());
 
-    let new_network = plan.namespaces.makes(libc::CLONE_NEWNET);
-    let home_network = match hooks {
-        Some(_) if new_network => Some(
-            fs::open(c"/proc/self/ns/net", libc::O_RDONLY, 0).context("open the own network namespace")?,
-        ),
-        _ => None,
-    };
-    // Until execve nobody may look into these processes (CVE-2016-9962).
-    process::prctl(libc::PR_SET_DUMPABLE, 0).context("hide from containers")?;
-    let mut launch = Launch {
-        seal,
-        request,
-        plan: &plan,
-        cgroup: &cgroup,
-        hooks,
-        gate,
-        home_network,
-        in_new_network: false,
-    };
+    let mut launch =
+        Launch { seal, request, plan: &plan, cgroup: &cgroup, hooks, gate, network: Some(network) };
     if !launch.attempt(&mut container, &mut guard, true)? {
         // Once cgroup.kill was written in the runtime's own cgroup, a child cloned into another is killed at birth
         // (Linux 6.18 at least): then it joins by itself, at the cost of a grace period.
@@ -230,14 +217,15 @@ pub fn start(store: &Store, request: &Request) -> Result<Started> {
             bail!("init process was killed before it could do anything");
         }
     }
+    // Ended by now.
+    guard.helper = None;
     let (pid, pidfd) = guard.child.take().context("the init process is gone")?;
     let dir = guard.dir.take().context("the state directory is gone")?;
     guard.cgroup = None;
-    let home_network = launch.home_network.take();
     // This process is about to end or to wait: giving back memory piece by piece would only cost time.
     drop(launch);
     std::mem::forget(plan);
-    let started = Started { dir, state: container, pidfd, home_network };
+    let started = Started { dir, state: container, pidfd };
     if let Err(error) = announce(request, &started, pid) {
         // The caller will not know the container: undo it like any other failure.
         guard.child = Some((pid, started.pidfd));
@@ -251,6 +239,15 @@ pub fn start(store: &Store, request: &Request) -> Result<Started> {
 fn cgroup_options(request: &Request) -> cgroup::Options {
     let driver = if request.systemd { cgroup::Driver::Systemd } else { cgroup::Driver::Cgroupfs };
     cgroup::Options { driver, owner: cgroup::owner(&request.bundle.spec), ..Default::default() }
+}
+
+/// Starts to make the network namespace, if the container has a new one.
+fn begin_network(plan: &Plan) -> Result<(Option<network::Source>, Option<network::Helper>)> {
+    if !plan.namespaces.makes(libc::CLONE_NEWNET) {
+        return Ok((None, None));
+    }
+    let (source, helper) = network::begin()?;
+    Ok((Some(source), Some(helper)))
 }
 
 /// Tells the caller which process it is; last, because callers wait for the pid file.
@@ -268,8 +265,11 @@ impl Launch<'_> {
     /// Clones the init stage and does the runtime's half of its work. False: it was killed at birth.
     fn attempt(&mut self, container: &mut State, guard: &mut Guard, into_cgroup: bool) -> Result<bool> {
         let (wire, child_wire) = Wire::pair().context("make the wire to the init stage")?;
-        let new_network = self.plan.namespaces.makes(libc::CLONE_NEWNET);
-        let myself = std::process::id() as i32;
+        let (network, helper) = match self.network.take() {
+            Some(network) => network,
+            None => begin_network(self.plan)?,
+        };
+        guard.helper = helper;
         let child = Container {
             plan: self.plan,
             state: &guard.hook_state,
@@ -279,11 +279,7 @@ impl Launch<'_> {
             cgroup_view: self.cgroup.view()?,
             join: open_namespaces(self.plan)?,
             seal: self.seal.as_ref().filter(|_| self.plan.namespaces.makes(libc::CLONE_NEWPID)),
-            runtime: if new_network {
-                Some(process::pidfd_open(myself).context("open the own process")?)
-            } else {
-                None
-            },
+            network,
             console: self
                 .request
                 .console
@@ -298,14 +294,7 @@ impl Launch<'_> {
         guard.child = Some(clone_child(self.plan, target, child)?);
         let pid = guard.child.as_ref().map_or(0, |child| child.0);
 
-        // The child mounts meanwhile: the network namespace alone is a fifth of a container start.
-        if new_network {
-            if !self.in_new_network {
-                process::unshare(libc::CLONE_NEWNET).context("make the network namespace")?;
-                self.in_new_network = true;
-            }
-            wire.send(Kind::NetworkReady).context(TELL)?;
-        }
+        // From here on the child mounts, and this side does what it must not wait for.
         // The child's copy is the last one from here on, or gone already.
         self.seal = None;
         self.cgroup.load_devices()?;
@@ -363,13 +352,6 @@ impl Launch<'_> {
 
     #[allow(deprecated)]
     fn run_runtime_hooks(&mut self, guard: &mut Guard, pid: i32) -> Result<()> {
-        if let Some(home) = &self.home_network
-            && self.in_new_network
-        {
-            process::setns(home.as_fd(), libc::CLONE_NEWNET)
-                .context("return to the own network namespace")?;
-            // From now on there is no way back for a second attempt, and none is made once hooks have run.
-        }
         let json = guard.hook_state.json("creating", pid);
         let Some(hooks) = self.hooks else { return Ok(()) };
         guard.hooks_ran = true;

@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! runtime (parent)                          init stage (child)
-//!   clone3 ────────────────────────────────▶ joins cgroups and namespaces, mounts
-//!   makes the network namespace
-//!   ── NetworkReady ───────────────────────▶ enters it (setns on the runtime's pidfd), mounts sysfs
+//!   starts the network helper                  (helper: makes the namespace, keeps it until the child has it)
+//!   makes state directory and cgroup
+//!   clone3 ────────────────────────────────▶ joins cgroups and namespaces, mounts what needs no network
+//!                 helper ── NetworkReady ──▶ enters it (setns on the helper's pidfd), mounts sysfs
 //!   loads the device program, limits, state
 //!   ◀─────────────────────── MountsDone ──   } only if there are prestart or
 //!   prestart, createRuntime hooks            } createRuntime hooks
@@ -31,7 +32,7 @@ const HEAD: usize = 8;
 /// What a frame says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// The runtime is in the container's network namespace.
+    /// The helper is in the container's new network namespace.
     NetworkReady,
     /// The child has mounted everything and waits for hooks.
     MountsDone,

@@ -30,10 +30,15 @@ pub fn apply(dirs: &impl Directories, writes: &[Write]) -> Result<()> {
     run(dirs, writes, &mut None)
 }
 
-/// Applies the writes in order; on an error the files have their old values again.
-pub fn apply_or_undo(dirs: &impl Directories, writes: &[Write]) -> Result<()> {
+/// Applies the writes in order and then calls `then`; on an error of either the files have their old values again.
+pub fn apply_or_undo(
+    dirs: &impl Directories,
+    writes: &[Write],
+    then: impl FnOnce() -> Result<()>,
+) -> Result<()> {
     let mut journal = Some(Vec::new());
-    run(dirs, writes, &mut journal).inspect_err(|_| undo(dirs, journal.unwrap_or_default()))
+    let done = run(dirs, writes, &mut journal).and_then(|()| then());
+    done.inspect_err(|_| undo(dirs, journal.unwrap_or_default()))
 }
 
 fn run(dirs: &impl Directories, writes: &[Write], journal: &mut Option<Vec<Undo>>) -> Result<()> {

@@ -3,7 +3,7 @@
 //! The only place that knows a flag's name. No side effects; called by the parser.
 
 use super::words::{Words, parse_bool};
-use super::{Command, Create, Exec, Global, Kill, OutputFormat, Ps, Run, Spec};
+use super::{Command, Create, Exec, Global, Kill, OutputFormat, Ps, Run, Spec, Update};
 use crate::log::Format;
 use clap::builder::ValueParser;
 use clap::{Arg, ArgAction};
@@ -92,12 +92,28 @@ pub const COMMANDS: &[Definition] = &[
         read: |v| Ok(Command::List { format: read_format(v)?, quiet: v.switch("quiet") }),
     },
     Definition {
+        name: "pause",
+        about: "stop every process of a container where it is",
+        args: || vec![id()],
+        stops: false,
+        failure: 1,
+        read: |v| Ok(Command::Pause { id: read_id(v) }),
+    },
+    Definition {
         name: "ps",
         about: "list the processes in a container",
         args: || vec![format(), id(), word("args", "options of ps(1)").num_args(0..)],
         stops: true,
         failure: 1,
         read: |v| Ok(Command::Ps(Ps { id: read_id(v), format: read_format(v)?, args: rest(v) })),
+    },
+    Definition {
+        name: "resume",
+        about: "let the processes of a paused container run on",
+        args: || vec![id()],
+        stops: false,
+        failure: 1,
+        read: |v| Ok(Command::Resume { id: read_id(v) }),
     },
     Definition {
         name: "run",
@@ -149,6 +165,14 @@ pub const COMMANDS: &[Definition] = &[
         stops: false,
         failure: 1,
         read: |v| Ok(Command::State { id: read_id(v) }),
+    },
+    Definition {
+        name: "update",
+        about: "set new limits for a container",
+        args: update_args,
+        stops: false,
+        failure: 1,
+        read: read_update,
     },
 ];
 
@@ -204,6 +228,32 @@ fn exec_args() -> Vec<Arg> {
     ]
 }
 
+fn update_args() -> Vec<Arg> {
+    vec![
+        value("resources", "file with linux.resources as JSON, - for stdin; other flags are ignored")
+            .short('r'),
+        value("blkio-weight", "block I/O weight, 10 to 1000"),
+        value("cpu-period", "CPU period, microseconds"),
+        value("cpu-quota", "CPU time a period, microseconds; -1 for no limit"),
+        value("cpu-burst", "CPU time that may be saved up, microseconds"),
+        value("cpu-share", "CPU shares, relative to other containers"),
+        value("cpu-rt-period", "CPU period for realtime, microseconds"),
+        value("cpu-rt-runtime", "realtime CPU time a period, microseconds"),
+        value("cpuset-cpus", "CPUs to use"),
+        value("cpuset-mems", "memory nodes to use"),
+        value("cpu-idle", "1: run only when nobody else wants to; 0: as usual"),
+        value("memory", "memory limit, bytes or with a unit (512m); -1 for no limit"),
+        value("memory-reservation", "memory reservation, bytes or with a unit"),
+        value("memory-swap", "limit of memory and swap together, bytes or with a unit; -1 for no limit"),
+        value("kernel-memory", "accepted for old callers").hide(true),
+        value("kernel-memory-tcp", "accepted for old callers").hide(true),
+        value("pids-limit", "largest number of processes; -1 for no limit"),
+        value("l3-cache-schema", "Intel RDT: share of the L3 cache"),
+        value("mem-bw-schema", "Intel RDT: share of the memory bandwidth"),
+        id(),
+    ]
+}
+
 fn value(name: &'static str, help: &'static str) -> Arg {
     word(name, help).long(name).value_name("value").action(ArgAction::Set)
 }
@@ -253,6 +303,11 @@ fn utf8(name: &str, value: &OsStr) -> Result<String, String> {
 
 fn number(name: &str, value: &OsStr) -> Result<u32, String> {
     value.to_str().and_then(|text| text.parse().ok()).ok_or_else(|| invalid(name, value))
+}
+
+fn integer(words: &Words, name: &str) -> Result<Option<i64>, String> {
+    let parse = |value: &OsStr| value.to_str().and_then(|text| text.parse().ok());
+    words.value(name).map(|value| parse(value).ok_or_else(|| invalid(name, value))).transpose()
 }
 
 fn invalid(name: &str, value: &OsStr) -> String {
@@ -316,6 +371,31 @@ fn read_exec(words: &Words) -> Result<Command, String> {
         preserve_fds: read_preserve_fds(words)?,
         cgroups: texts(words, "cgroup")?,
         ignore_paused: words.switch("ignore-paused"),
+    }))
+}
+
+fn read_update(words: &Words) -> Result<Command, String> {
+    Ok(Command::Update(Update {
+        id: read_id(words),
+        resources: path(words, "resources"),
+        blkio_weight: integer(words, "blkio-weight")?.unwrap_or(0),
+        cpu_period: text(words, "cpu-period")?,
+        cpu_quota: text(words, "cpu-quota")?,
+        cpu_burst: text(words, "cpu-burst")?,
+        cpu_share: text(words, "cpu-share")?,
+        cpu_rt_period: text(words, "cpu-rt-period")?,
+        cpu_rt_runtime: text(words, "cpu-rt-runtime")?,
+        cpuset_cpus: text(words, "cpuset-cpus")?,
+        cpuset_mems: text(words, "cpuset-mems")?,
+        cpu_idle: text(words, "cpu-idle")?,
+        memory: text(words, "memory")?,
+        memory_reservation: text(words, "memory-reservation")?,
+        memory_swap: text(words, "memory-swap")?,
+        kernel_memory: text(words, "kernel-memory")?,
+        kernel_memory_tcp: text(words, "kernel-memory-tcp")?,
+        pids_limit: integer(words, "pids-limit")?,
+        l3_cache_schema: text(words, "l3-cache-schema")?.is_some(),
+        mem_bw_schema: text(words, "mem-bw-schema")?.is_some(),
     }))
 }
 

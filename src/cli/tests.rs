@@ -141,6 +141,40 @@ fn a_value_may_look_like_anything() {
 }
 
 #[test]
+fn pause_resume_and_update() {
+    assert_eq!(run("pause c1").1, Command::Pause { id: "c1".into() });
+    assert_eq!(run("resume c1").1, Command::Resume { id: "c1".into() });
+    let update = Update { id: "c1".into(), resources: path("-"), ..Update::default() };
+    for words in ["update --resources=- c1", "update -r - c1", "update c1 --resources -"] {
+        assert_eq!(run(words).1, Command::Update(update.clone()), "{words}");
+    }
+    // A value may begin with a dash, and what the numbers are is checked later, but for these two.
+    let words = "update --memory -1 --memory-swap=64m --cpu-quota -1 --pids-limit -1 --blkio-weight 9 c1";
+    let update = Update {
+        id: "c1".into(),
+        memory: Some("-1".into()),
+        memory_swap: Some("64m".into()),
+        cpu_quota: Some("-1".into()),
+        pids_limit: Some(-1),
+        blkio_weight: 9,
+        ..Update::default()
+    };
+    assert_eq!(run(words).1, Command::Update(update));
+    for (words, message) in [
+        ("update --pids-limit x c1", "invalid value \"x\" for flag -pids-limit: parse error"),
+        ("update --pids-limit= c1", "invalid value \"\" for flag -pids-limit: parse error"),
+        ("update --blkio-weight 1.5 c1", "invalid value \"1.5\" for flag -blkio-weight: parse error"),
+        ("update --memory", "flag needs an argument: -memory"),
+        ("update", "naru: \"update\" requires exactly 1 argument(s)"),
+        ("pause a b", "naru: \"pause\" requires exactly 1 argument(s)"),
+        ("resume", "naru: \"resume\" requires exactly 1 argument(s)"),
+    ] {
+        let refusal = refusal(words);
+        assert_eq!((refusal.message.as_str(), refusal.code), (message, 1), "{words}");
+    }
+}
+
+#[test]
 fn empty_values_mean_none() {
     let words = ["naru", "--log", "", "--rootless=", "create", "--console-socket", "", "--bundle=", "c1"];
     let request = parse(&words.map(OsString::from));

@@ -37,7 +37,6 @@ pub fn run(global: &Global, args: cli::Run) -> Result<ExitCode> {
     };
     let started = spawn::restart_if_needed(spawn::start(&store, &request), request.signal_mask)?;
     let console = console.map(Console::take_over).transpose()?;
-    return_home(&started)?;
     if !started.state.poststart.is_empty()
         && let Err(error) = start::after_start(&started.state)
     {
@@ -60,20 +59,9 @@ pub fn run(global: &Global, args: cli::Run) -> Result<ExitCode> {
 
 /// What follows the program's start when nobody waits for its end.
 fn after_start(started: Started) -> Result<()> {
-    return_home(&started)?;
     if let Err(error) = start::after_start(&started.state) {
         delete::destroy(started.dir, &started.state, true)?;
         return Err(error);
     }
     Ok(())
-}
-
-/// Hooks run in the runtime's own network namespace.
-fn return_home(started: &Started) -> Result<()> {
-    match &started.home_network {
-        Some(network) => {
-            process::setns(network.as_fd(), libc::CLONE_NEWNET).context("return to the own network namespace")
-        }
-        None => Ok(()),
-    }
 }

@@ -2,7 +2,7 @@
 
 use super::{Container, Outcome};
 use crate::plan::namespaces::Namespaces;
-use crate::sync::{At, Kind, Step};
+use crate::sync::{At, Frame, Kind, Step};
 use crate::sys::{Errno, Result, fs, key, process};
 use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -64,9 +64,13 @@ pub fn keyring(name: Option<&CStr>) -> Result<()> {
     }
 }
 
-/// Takes over the network namespace that the runtime has made meanwhile; once.
-pub fn network(child: &mut Container) -> Result<()> {
-    let Some(runtime) = child.runtime.take() else { return Ok(()) };
-    child.wire.expect(Kind::NetworkReady)?;
-    process::setns(runtime.as_fd(), libc::CLONE_NEWNET)
+/// Takes over the network namespace that was made meanwhile; once. Letting go of its source ends the helper.
+pub fn network(child: &mut Container) -> Outcome {
+    let Some(source) = child.network.take() else { return Ok(()) };
+    match source.wire.receive().at(Step::NewNamespace)? {
+        Frame::Plain(Kind::NetworkReady) => {}
+        Frame::Failed(failure) => return Err(failure),
+        _ => return Err(Errno::EPIPE).at(Step::NewNamespace),
+    }
+    process::setns(source.pidfd.as_fd(), libc::CLONE_NEWNET).at(Step::NewNamespace)
 }

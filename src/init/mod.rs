@@ -64,8 +64,8 @@ pub struct Container<'a> {
     pub join: Vec<(OwnedFd, i32, usize)>,
     /// The protection of the executable, to be applied here.
     pub seal: Option<&'a crate::sys::exe::Seal>,
-    /// The runtime itself, to take its network namespace from.
-    pub runtime: Option<OwnedFd>,
+    /// Where the new network namespace comes from.
+    pub network: Option<crate::network::Source>,
     /// Where to send the terminal.
     pub console: Option<OwnedFd>,
     /// Descriptors after 0, 1, 2 that the program inherits.
@@ -120,7 +120,7 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
     if !plan.devices_early {
         devices::make_all(plan, root.as_fd())?;
     }
-    enter::network(child).at(Step::NewNamespace)?;
+    enter::network(child)?;
 
     // The runtime's hooks see the mounts done, the network namespace there and the old root still in place.
     if plan.runtime_hooks {

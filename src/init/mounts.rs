@@ -20,10 +20,10 @@ pub fn mount_all(child: &mut Container, root: BorrowedFd) -> Outcome {
             Kind::Filesystem(filesystem) => {
                 // sysfs shows the network namespace of the process that mounts it.
                 if filesystem.fstype.as_c_str() == c"sysfs" {
-                    if plan.devices_early && child.runtime.is_some() {
+                    if plan.devices_early && child.network.is_some() {
                         devices::make_all(plan, root)?;
                     }
-                    enter::network(child).at(Step::NewNamespace)?;
+                    enter::network(child)?;
                 }
                 new_filesystem(entry, filesystem, root)?
             }
