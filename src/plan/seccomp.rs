@@ -7,12 +7,12 @@
 //! Of the crate seccompiler only the instruction type is used: its filters have one action besides the default, know only the build's own
 //! architecture and kill all others, have no NOTIFY, and are written as one list of comparisons per system call.
 
-mod arch;
+pub(crate) mod arch;
 mod bpf;
 mod choice;
 mod order;
 mod rules;
-mod table;
+pub(crate) mod table;
 mod verdicts;
 
 #[cfg(test)]
@@ -45,9 +45,13 @@ pub fn compile(profile: &LinuxSeccomp) -> Result<Option<Filter>> {
 }
 
 /// `compile` for a kernel of the architecture `native`.
-fn compile_for(profile: &LinuxSeccomp, native: &'static Arch) -> Result<Option<Filter>> {
+pub(crate) fn compile_for(profile: &LinuxSeccomp, native: &'static Arch) -> Result<Option<Filter>> {
     let rules = rules::read(profile)?;
     let flags = flags(profile, rules.notify)?;
+    let agent = profile.listener_path().as_ref().is_some_and(|path| !path.as_os_str().is_empty());
+    ensure!(agent || !rules.notify, "/linux/seccomp/listenerPath: a rule with SCMP_ACT_NOTIFY needs it");
+    let metadata = profile.listener_metadata().as_ref().is_some_and(|metadata| !metadata.is_empty());
+    ensure!(agent || !metadata, "/linux/seccomp/listenerMetadata: must not be set without listenerPath");
     let listed = profile.architectures().as_deref().unwrap_or_default();
     let syscalls = profile.syscalls().as_deref().unwrap_or_default();
     if profile.default_action() == LinuxSeccompAction::ScmpActAllow

@@ -49,6 +49,13 @@ pub const NATIVE: &Arch = &MIPSEL64;
 #[cfg(test)]
 pub static ALL: [&Arch; 6] = [&X86_64, &AARCH64, &RISCV64, &LOONGARCH64, &PPC64LE, &MIPSEL64];
 
+/// The number of the call `name` on the architecture whose `Arch::name` has the value `token`.
+#[cfg(test)]
+pub fn number(token: u32, name: &str) -> Option<u32> {
+    let mut archs = ALL.iter().flat_map(|native| std::iter::once(native).chain(native.compat));
+    archs.find(|arch| arch.name as u32 == token)?.number(id(name)?)
+}
+
 #[cfg(any(test, target_arch = "x86_64"))]
 pub static X86_64: Arch = Arch {
     name: Name::ScmpArchX86_64,

@@ -47,8 +47,8 @@ struct Tree<'a> {
     choices: &'a Choices,
 }
 
-/// Numbers below this are those the kernel tries at installation.
-const TRIED: u32 = 480;
+/// Numbers below this are those the kernel tries at installation (Linux 6.18: 470 and 470 on x86).
+const TRIED: u32 = 470;
 
 impl Program {
     /// An empty program for filters with this many choices.
@@ -66,8 +66,8 @@ impl Program {
         self.reversed
     }
 
-    /// Adds, before what is there: load the architecture; if it is `audit`, find the verdict in `spans`, else go on with what is there.
-    /// Where a section follows, it finds the architecture loaded.
+    /// Adds, before what is there: if the architecture, which is loaded, is `audit`, find the verdict in `spans`; else go on with what is
+    /// there, the architecture still loaded.
     pub fn section(&mut self, audit: u32, spans: &[Span], rules: &Rules, choices: &Choices) {
         let other = self.top();
         let tree = Tree { rules, choices };
@@ -77,7 +77,7 @@ impl Program {
                 self.choice(n, &tree);
             }
         }
-        let begin = self.tree(spans, &tree);
+        let begin = self.tree(spans, u32::MAX, &tree);
         self.fall_into(begin);
         self.push(LOAD, NUMBER);
         let begin = self.top();
@@ -141,25 +141,27 @@ impl Program {
         }
     }
 
-    /// Decides between the spans, of which the first one's lower bound is known to hold.
-    fn tree(&mut self, spans: &[Span], tree: &Tree) -> Label {
+    /// Decides between the spans, of which the first one's lower bound is known to hold and the last one ends before `end`.
+    fn tree(&mut self, spans: &[Span], end: u32, tree: &Tree) -> Label {
         if spans.len() == 1 {
             return self.leaf(spans[0].verdict, tree);
         }
-        if let Some(label) = self.exceptions(spans, tree) {
+        if let Some(label) = self.exceptions(spans, end, tree) {
             return label;
         }
-        let (lower, upper) = spans.split_at(split(spans));
-        let upper_label = self.tree(upper, tree);
-        let lower_label = self.tree(lower, tree);
+        let (lower, upper) = spans.split_at(split(spans, end));
+        let upper_label = self.tree(upper, end, tree);
+        let lower_label = self.tree(lower, upper[0].start, tree);
         self.jump(JUMP_AT_LEAST, upper[0].start, upper_label, lower_label)
     }
 
-    /// A few single numbers within one verdict: a test each is shorter than two bounds each.
-    fn exceptions(&mut self, spans: &[Span], tree: &Tree) -> Option<Label> {
+    /// A few single numbers within one verdict: a test each is shorter than two bounds each. A way of up to eight tests is fine where the
+    /// kernel tries few numbers.
+    fn exceptions(&mut self, spans: &[Span], end: u32, tree: &Tree) -> Option<Label> {
         let within = spans[0].verdict;
         let single = |n: usize| n + 1 < spans.len() && spans[n + 1].start == spans[n].start + 1;
-        let fits = spans.len() <= 7
+        let tried = end.min(TRIED) - spans[0].start.min(TRIED);
+        let fits = spans.len() <= if tried < 64 { 17 } else { 7 }
             && spans.len() % 2 == 1
             && (0..spans.len()).all(|n| if n % 2 == 0 { spans[n].verdict == within } else { single(n) });
         if !fits {
@@ -238,23 +240,22 @@ fn keeps(node: &Node) -> bool {
     !matches!(node.test, Test::Equal { mask, value } if mask != u32::MAX && value != 0)
 }
 
-/// Where to cut: about half of the numbers the kernel will try on each side, but rather not beside an exception, which then would
-/// need two tests.
-fn split(spans: &[Span]) -> usize {
-    let weight = |from: u32, to: u32| to.min(TRIED).saturating_sub(from.min(TRIED)) + 4;
+/// Where to cut: half of the numbers the kernel will try on each side, and where it tries none, half of the spans. Only if need be
+/// beside an exception, which would then take two tests: an instruction costs about as much as one more step for thirty numbers.
+fn split(spans: &[Span], end: u32) -> usize {
+    let end = |n: usize| spans.get(n + 1).map_or(end, |next| next.start);
+    let weight = |n: usize| 64 * (end(n).min(TRIED) - spans[n].start.min(TRIED)) + 1;
     let exception = |n: usize| {
         n > 0
+            && end(n) - spans[n].start == 1
             && n + 1 < spans.len()
-            && spans[n + 1].start == spans[n].start + 1
             && spans[n - 1].verdict == spans[n + 1].verdict
     };
-    let end = |n: usize| spans.get(n + 1).map_or(u32::MAX, |next| next.start);
-    let total: u32 = (0..spans.len()).map(|n| weight(spans[n].start, end(n))).sum();
+    let total: u32 = (0..spans.len()).map(weight).sum();
     let (mut best, mut least, mut below) = (1, u32::MAX, 0);
     for n in 1..spans.len() {
-        below += weight(spans[n - 1].start, end(n - 1));
-        let uneven = total.abs_diff(2 * below);
-        let cost = uneven + if exception(n - 1) || exception(n) { total / 4 } else { 0 };
+        below += weight(n - 1);
+        let cost = total.abs_diff(2 * below) + if exception(n - 1) || exception(n) { total } else { 0 };
         if cost < least {
             (best, least) = (n, cost);
         }

@@ -15,8 +15,8 @@ pub fn run(program: &[sock_filter], call: &Call) -> (u32, usize) {
     let word = |offset: u32| match offset {
         0 => call.number,
         4 => call.arch,
-        16..64 if offset % 8 == 0 => call.args[(offset as usize - 16) / 8] as u32,
-        16..64 if offset % 8 == 4 => (call.args[(offset as usize - 16) / 8] >> 32) as u32,
+        16..64 if offset.is_multiple_of(8) => call.args[(offset as usize - 16) / 8] as u32,
+        16..64 if offset.is_multiple_of(4) => (call.args[(offset as usize - 16) / 8] >> 32) as u32,
         _ => panic!("load of offset {offset}"),
     };
     let (mut at, mut value, mut index, mut steps) = (0, 0u32, 0u32, 0);

@@ -55,7 +55,7 @@ impl Step {
 pub fn order(cases: &[Vec<Condition>], wide: bool) -> Vec<usize> {
     let steps: Vec<Vec<Step>> = cases.iter().map(|case| steps(case, wide)).collect();
     let mut sorted = Vec::with_capacity(cases.len());
-    level((0..cases.len()).collect(), 0, &steps, &mut sorted);
+    level(&(0..cases.len()).collect::<Vec<_>>(), 0, &steps, &mut sorted);
     sorted
 }
 
@@ -80,20 +80,19 @@ fn steps(case: &[Condition], wide: bool) -> Vec<Step> {
 }
 
 /// Appends `cases`, which share their first `depth` comparisons, to `sorted`.
-fn level(cases: Vec<usize>, depth: usize, steps: &[Vec<Step>], sorted: &mut Vec<usize>) {
+fn level(cases: &[usize], depth: usize, steps: &[Vec<Step>], sorted: &mut Vec<usize>) {
     if cases.len() < 2 {
         sorted.extend(cases);
         return;
     }
     // Each group goes on with one comparison, that of its first case.
     let mut groups: Vec<Vec<usize>> = Vec::new();
-    for (n, &case) in cases.iter().enumerate() {
+    for &case in cases {
         let Some(step) = steps[case].get(depth) else {
-            // It matches without further conditions; what comes later in the profile has no say any more.
-            groups.iter().for_each(|group| level(group.clone(), depth + 1, steps, sorted));
+            // It needs no further conditions: what comes later in the profile goes behind it.
+            groups.drain(..).for_each(|group| level(&group, depth + 1, steps, sorted));
             sorted.push(case);
-            level(cases[n + 1..].to_vec(), depth, steps, sorted);
-            return;
+            continue;
         };
         let place = groups.iter().position(|group| {
             let first = &steps[group[0]][depth];
@@ -105,5 +104,5 @@ fn level(cases: Vec<usize>, depth: usize, steps: &[Vec<Step>], sorted: &mut Vec<
             None => groups.push(vec![case]),
         }
     }
-    groups.into_iter().for_each(|group| level(group, depth + 1, steps, sorted));
+    groups.into_iter().for_each(|group| level(&group, depth + 1, steps, sorted));
 }

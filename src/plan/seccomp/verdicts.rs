@@ -195,6 +195,17 @@ impl Calls {
 fn verdict(rules: &Rules, wide: bool, choices: &mut Choices, first: usize) -> Verdict {
     // A condition with an empty mask is none.
     let mask = if wide { u64::MAX } else { u32::MAX.into() };
+    // A rule that names a call twice.
+    let cases = &mut choices.cases;
+    let mut kept = first;
+    for n in first..cases.len() {
+        let again = |case: &Case| case.conditions == cases[n].conditions && case.carried == cases[n].carried;
+        if !cases[first..kept].iter().any(again) {
+            cases.swap(kept, n);
+            kept += 1;
+        }
+    }
+    cases.truncate(kept);
     let all = |case: &Case| {
         let conditions = &rules.conditions[case.conditions.start as usize..case.conditions.end as usize];
         case.carried.is_none() && conditions.iter().all(|c| c.mask & mask == 0)
