@@ -276,6 +276,7 @@ impl Launch<'_> {
             wire: child_wire,
             gate: self.gate.as_ref().map(OwnedFd::try_clone).transpose().context("copy a descriptor")?,
             cgroups: self.cgroup.join_files(into_cgroup)?,
+            proc: None,
             cgroup_view: self.cgroup.view()?,
             join: open_namespaces(self.plan)?,
             seal: self.seal.as_ref().filter(|_| self.plan.namespaces.makes(libc::CLONE_NEWPID)),

@@ -313,15 +313,22 @@ fn an_update_is_done_whole_or_not_at_all() {
         println!("SKIP: no pids, cpu or memory controller");
         return;
     }
-    assert!(record.update(&resources(r#"{"pids":{"limit":50},"cpu":{"period":50000}}"#)).unwrap().is_empty());
-    record.update(&resources(r#"{"cpu":{"quota":25000}}"#)).unwrap();
+    assert!(
+        record
+            .update(&resources(r#"{"pids":{"limit":50},"cpu":{"period":50000}}"#), |_| Ok(()))
+            .unwrap()
+            .is_empty()
+    );
+    record.update(&resources(r#"{"cpu":{"quota":25000}}"#), |_| Ok(())).unwrap();
     assert_eq!(limit(&record, "pids", "pids.max", "pids.max").unwrap(), "50");
     let quota = |record: &Record| limit(record, "cpu", "cpu.cfs_quota_us", "cpu.max").unwrap();
     assert_eq!(quota(&record), if is_v2(&record) { "25000 50000" } else { "25000" });
 
     let before = record.clone();
     let wrong = r#"{"pids":{"limit":60},"cpu":{"quota":30000,"burst":40000}}"#;
-    assert!(error(record.update(&resources(wrong))).starts_with("/linux/resources/cpu/burst: write"));
+    assert!(
+        error(record.update(&resources(wrong), |_| Ok(()))).starts_with("/linux/resources/cpu/burst: write")
+    );
     assert_eq!(record, before);
     assert_eq!(limit(&record, "pids", "pids.max", "pids.max").unwrap(), "50");
     assert_eq!(quota(&record), if is_v2(&record) { "25000 50000" } else { "25000" });
@@ -329,7 +336,9 @@ fn an_update_is_done_whole_or_not_at_all() {
     // Growing and shrinking pairs, each in the order that the kernel takes.
     for (memory, swap) in [(64, 128), (256, 512), (32, 64), (32, 32)] {
         let (memory, swap) = (memory << 20, swap << 20);
-        record.update(&resources(&format!(r#"{{"memory":{{"limit":{memory},"swap":{swap}}}}}"#))).unwrap();
+        record
+            .update(&resources(&format!(r#"{{"memory":{{"limit":{memory},"swap":{swap}}}}}"#)), |_| Ok(()))
+            .unwrap();
         let max = limit(&record, "memory", "memory.limit_in_bytes", "memory.max").unwrap();
         assert_eq!(max, memory.to_string());
         let expected = if is_v2(&record) { swap - memory } else { swap };
@@ -338,10 +347,10 @@ fn an_update_is_done_whole_or_not_at_all() {
             Err(errno) => println!("swap limit: {errno}"),
         }
     }
-    record.update(&resources(r#"{"memory":{"limit":-1}}"#)).unwrap();
+    record.update(&resources(r#"{"memory":{"limit":-1}}"#), |_| Ok(())).unwrap();
     for (quota, period) in [(500_000, 1_000_000), (1000, 2000), (900_000, 1_000_000)] {
         let text = format!(r#"{{"cpu":{{"quota":{quota},"period":{period},"burst":{quota}}}}}"#);
-        record.update(&resources(&text)).unwrap_or_else(|error| panic!("{error:#}"));
+        record.update(&resources(&text), |_| Ok(())).unwrap_or_else(|error| panic!("{error:#}"));
     }
 }
 

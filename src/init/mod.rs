@@ -58,6 +58,8 @@ pub struct Container<'a> {
     pub gate: Option<OwnedFd>,
     /// cgroup files to write `0` to, before anything else.
     pub cgroups: Vec<OwnedFd>,
+    /// The container's own procfs once it is mounted, if settings can be written through it.
+    pub proc: Option<OwnedFd>,
     /// How cgroup mounts look.
     pub cgroup_view: CgroupView,
     /// Namespaces to join, in order: file, flag, index in the configuration.
@@ -136,7 +138,7 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
         console::open(root.as_fd(), init, child.console.take())?;
     }
     // Writes to /proc/sys go before the masks make it read-only, through a procfs of our own (CVE-2025-52881).
-    root::sysctl(&plan.sysctl)?;
+    root::sysctl(&plan.sysctl, child.proc.take())?;
     // Masks are the last mounts: nothing may be mounted over them.
     mask::mask(&plan.masked_paths, root.as_fd())?;
     mask::make_readonly(&plan.readonly_paths, root.as_fd())?;

@@ -38,6 +38,8 @@ pub fn mount_all(child: &mut Container, root: BorrowedFd) -> Outcome {
         };
         if entry.readonly_last {
             readonly_last.push((entry.index, made));
+        } else if child.proc.is_none() && !plan.sysctl.is_empty() && shows_all_settings(entry) {
+            child.proc = Some(made);
         }
     }
     for (index, made) in readonly_last {
@@ -45,6 +47,15 @@ pub fn mount_all(child: &mut Container, root: BorrowedFd) -> Outcome {
         mount::set_attr(made.as_fd(), &readonly, false).at_index(Step::MountFlags, index)?;
     }
     Ok(())
+}
+
+/// Is this a procfs of the container's own, whole and writable? We hold it by descriptor since it was made, so nobody
+/// can have put anything else in its place.
+fn shows_all_settings(entry: &Mount) -> bool {
+    match &entry.kind {
+        Kind::Filesystem(fs) => fs.fstype.as_c_str() == c"proc" && fs.parameters.is_empty(),
+        _ => false,
+    }
 }
 
 /// Copies a mount of the runtime's namespace.

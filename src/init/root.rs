@@ -97,14 +97,19 @@ fn set_root_readonly() -> Result<()> {
     mount::set_attr(root.as_fd(), &MountAttr { set: attr::RDONLY, ..Default::default() }, false)
 }
 
-/// Writes each setting through a procfs that nobody else can mount over (CVE-2025-52881).
-pub fn sysctl(settings: &[(CString, CString)]) -> Outcome {
+/// Writes each setting through a procfs that nobody else can mount over (CVE-2025-52881): the container's own by the
+/// descriptor that made it, or one that is never attached, which costs a grace period more.
+pub fn sysctl(settings: &[(CString, CString)], proc: Option<OwnedFd>) -> Outcome {
     if settings.is_empty() {
         return Ok(());
     }
-    let context = mount::fs_open(c"proc").at(Step::Sysctl)?;
-    let proc =
-        mount::fs_mount(context.as_fd(), attr::NOSUID | attr::NODEV | attr::NOEXEC).at(Step::Sysctl)?;
+    let proc = match proc {
+        Some(proc) => proc,
+        None => {
+            let context = mount::fs_open(c"proc").at(Step::Sysctl)?;
+            mount::fs_mount(context.as_fd(), attr::NOSUID | attr::NODEV | attr::NOEXEC).at(Step::Sysctl)?
+        }
+    };
     let sys =
         fs::openat2(proc.as_fd(), c"sys", libc::O_PATH | libc::O_DIRECTORY, 0, BENEATH).at(Step::Sysctl)?;
     for (index, (name, value)) in settings.iter().enumerate() {
