@@ -2,10 +2,11 @@
 
 use crate::cx::{Cx, Out, eq, exit_code, wait_for};
 use anyhow::{Context, Result, ensure};
-use nix::sys::wait::{WaitStatus, waitpid};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use serde_json::Value;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 /// A container that may or may not exist.
 pub struct Container<'a> {
@@ -103,18 +104,31 @@ impl Container<'_> {
     }
 }
 
-/// Waits for a process that was reparented to us; its exit code, 128 + signal when killed.
+/// Waits for a process that was reparented to us; its exit code, 128 + signal when killed. Like an engine we reap other
+/// orphans meanwhile: a zombie of ours inside of a pid namespace keeps that namespace's init from ending.
 pub fn reap(pid: i32) -> Result<i32> {
     let fd = crate::sys::pidfd_open(pid as u32)?;
-    ensure!(
-        crate::sys::readable(&fd, std::time::Duration::from_secs(10))?,
-        "hang: process {pid} did not end in 10 s"
-    );
+    let end = Instant::now() + Duration::from_secs(4);
+    while !crate::sys::readable(&fd, Duration::from_millis(100))? {
+        ensure!(Instant::now() < end, "hang: process {pid} did not end in 4 s");
+        for child in children()? {
+            if child != pid {
+                // Still running is no error; the next round looks again.
+                let _ = waitpid(Pid::from_raw(child), Some(WaitPidFlag::WNOHANG));
+            }
+        }
+    }
     match waitpid(Pid::from_raw(pid), None).with_context(|| format!("wait for {pid}: not our child"))? {
         WaitStatus::Exited(_, code) => Ok(code),
         WaitStatus::Signaled(_, signal, _) => Ok(128 + signal as i32),
         other => anyhow::bail!("process {pid}: {other:?}"),
     }
+}
+
+/// Our children now.
+fn children() -> Result<Vec<i32>> {
+    let text = std::fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
+    Ok(text.split_whitespace().filter_map(|p| p.parse().ok()).collect())
 }
 
 /// Waits for a started runtime command.

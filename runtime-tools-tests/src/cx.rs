@@ -298,6 +298,24 @@ impl Out {
         self.code(0)
     }
 
+    /// Standard error as an engine sees it: quotes inside of a quoted text line undone.
+    pub fn said(&self) -> String {
+        self.stderr.replace("\\\"", "\"")
+    }
+
+    /// Fails unless standard error has exactly one line. runc's warnings do not count: it warns where a tree has no
+    /// memory controller.
+    pub fn one_line(self) -> Result<Self> {
+        let counts = |l: &&str| !l.trim().is_empty() && !(l.starts_with("time=") && l.contains("level=warning"));
+        ensure!(
+            self.stderr.lines().filter(counts).count() == 1,
+            "not one line of error from {}: {:?}",
+            self.line,
+            self.stderr
+        );
+        Ok(self)
+    }
+
     /// Fails unless it ended with 1 and said each of these on standard error.
     pub fn fails(self, phrases: &[&str]) -> Result<Self> {
         self.fails_with(1, phrases)
@@ -308,7 +326,7 @@ impl Out {
         let out = self.code(code)?;
         for phrase in phrases {
             ensure!(
-                out.stderr.contains(phrase),
+                out.said().contains(phrase),
                 "no {phrase:?} in stderr of {}: {}",
                 out.line,
                 out.stderr.trim_end()
@@ -321,7 +339,7 @@ impl Out {
     pub fn fails_any(self, phrases: &[&str]) -> Result<Self> {
         let out = self.code(1)?;
         ensure!(
-            phrases.iter().any(|p| out.stderr.contains(p)),
+            phrases.iter().any(|p| out.said().contains(p)),
             "none of {phrases:?} in stderr of {}: {}",
             out.line,
             out.stderr.trim_end()
@@ -344,6 +362,12 @@ impl Out {
 /// Fails unless both are equal.
 pub fn eq<A: fmt::Debug + PartialEq<B>, B: fmt::Debug>(what: &str, got: A, wanted: B) -> Result<()> {
     ensure!(got == wanted, "{what}: got {got:?}, wanted {wanted:?}");
+    Ok(())
+}
+
+/// Fails unless a JSON value is the one wanted.
+pub fn same(what: &str, got: &Value, wanted: Value) -> Result<()> {
+    ensure!(*got == wanted, "{what}: got {got}, wanted {wanted}");
     Ok(())
 }
 

@@ -110,7 +110,7 @@ fn runtime() -> Result<PathBuf> {
                 .find(|p| p.is_file());
             return found.with_context(|| format!("RUNTIME={} is not in PATH", path.display()));
         }
-        return path.canonicalize().with_context(|| format!("RUNTIME={}", path.display()));
+        return std::path::absolute(&path).with_context(|| format!("RUNTIME={}", path.display()));
     }
     let exe = std::env::current_exe()?;
     for dir in exe.ancestors() {

@@ -351,6 +351,10 @@ fn hook(path: &str, rest: &[&str]) -> i32 {
             _ => {}
         }
     }
+    // What a hook in the runtime's namespaces sees of the process its state names.
+    if let Some(pid) = serde_json::from_str::<serde_json::Value>(&stdin).ok().and_then(|s| s["pid"].as_i64()) {
+        extra.insert("peer".into(), report::peer(pid));
+    }
     v["extra"] = extra.into();
     if put(path, libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND, &format!("{v}\n")).is_err() {
         return 4;

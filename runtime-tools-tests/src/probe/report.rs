@@ -84,6 +84,15 @@ fn read_lines(path: &str) -> Option<Vec<String>> {
     fs::read_to_string(path).ok().map(|s| s.lines().map(String::from).collect())
 }
 
+/// Namespaces, cgroups and root directory of another process.
+pub fn peer(pid: i64) -> Value {
+    json!({
+        "ns": links(&format!("/proc/{pid}/ns")),
+        "cgroup": read_lines(&format!("/proc/{pid}/cgroup")),
+        "root": names(&format!("/proc/{pid}/root")),
+    })
+}
+
 /// The names in a directory, sorted.
 pub fn names(dir: &str) -> Option<Vec<String>> {
     let mut names: Vec<_> =

@@ -3,7 +3,11 @@
 use crate::cx::Cx;
 use anyhow::Result;
 
+mod errors;
+mod kill;
 mod lifecycle;
+mod log;
+mod state;
 
 /// One registered test.
 #[derive(Clone)]
@@ -36,5 +40,5 @@ pub(crate) use tests;
 
 /// Every test, in the order of a container's life.
 pub fn all() -> Vec<Test> {
-    [lifecycle::TESTS].concat()
+    [lifecycle::TESTS, state::TESTS, kill::TESTS, errors::TESTS, log::TESTS].concat()
 }
