@@ -204,6 +204,12 @@ impl<'a> Cmd<'a> {
         self
     }
 
+    /// A shorter deadline, where a known peer hangs.
+    pub fn limit(mut self, limit: Duration) -> Self {
+        self.limit = limit;
+        self
+    }
+
     /// The command itself, for what is rare.
     pub fn command(&mut self) -> &mut Command {
         &mut self.command

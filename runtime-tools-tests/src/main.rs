@@ -10,6 +10,7 @@ mod cx;
 mod leaks;
 mod stage;
 mod sys;
+mod terminal;
 mod tests;
 
 use anyhow::{Context, Result, bail, ensure};

@@ -4,10 +4,15 @@ use crate::cx::Cx;
 use anyhow::Result;
 
 mod errors;
+mod exec;
+mod hooks;
 mod kill;
 mod lifecycle;
 mod log;
+mod process;
 mod state;
+mod stdio;
+mod terminal;
 
 /// One registered test.
 #[derive(Clone)]
@@ -40,5 +45,5 @@ pub(crate) use tests;
 
 /// Every test, in the order of a container's life.
 pub fn all() -> Vec<Test> {
-    [lifecycle::TESTS, state::TESTS, kill::TESTS, errors::TESTS, log::TESTS].concat()
+    [lifecycle::TESTS, state::TESTS, kill::TESTS, errors::TESTS, log::TESTS, hooks::TESTS, exec::TESTS, terminal::TESTS, stdio::TESTS, process::TESTS].concat()
 }
