@@ -77,6 +77,23 @@ pub fn enter(path: &str) -> Result<()> {
     Ok(())
 }
 
+/// Thaws everything under `path`: frozen tasks of v1 do not even die.
+pub fn thaw(path: &str) -> Result<()> {
+    for tree in trees()? {
+        let top = tree.mount.join(path.trim_start_matches('/'));
+        let mut all = vec![top.clone()];
+        directories(&top, &mut all);
+        for dir in all {
+            let (file, word) = if tree.v2 { ("cgroup.freeze", "0") } else { ("freezer.state", "THAWED") };
+            if dir.join(file).exists() {
+                // It may be going away at this moment, with nobody in it.
+                let _ = fs::write(dir.join(file), word);
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Removes `path` and everything under it from every tree; waits up to 2 s for dying members.
 pub fn remove(path: &str) -> Result<()> {
     let end = Instant::now() + Duration::from_secs(2);

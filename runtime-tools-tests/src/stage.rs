@@ -96,6 +96,7 @@ fn enter(args: &Value) -> Result<i32> {
     if done.is_none() {
         fs::write(dir.join("verdict"), json!({"fail": format!("hang: not done after {limit:?}")}).to_string())?;
         child.kill()?;
+        cgroup::thaw(cg)?;
         child.wait()?;
     }
     // Back out of the directories we are about to remove.
@@ -165,6 +166,7 @@ fn test(args: &Value) -> Result<i32> {
         },
     };
     leaks::reap();
+    cgroup::thaw(&cx.cgroup)?;
     fs::write(dir.join("verdict"), verdict.to_string())?;
     Ok(0)
 }

@@ -3,13 +3,22 @@
 use crate::cx::Cx;
 use anyhow::Result;
 
+mod cgroups;
+mod cli;
+mod compare_with;
+pub mod configs;
+mod devices;
 mod errors;
 mod exec;
 mod hooks;
 mod kill;
 mod lifecycle;
 mod log;
+mod mounts;
+mod namespaces;
+mod paths;
 mod process;
+mod seccomp;
 mod state;
 mod stdio;
 mod terminal;
@@ -45,5 +54,5 @@ pub(crate) use tests;
 
 /// Every test, in the order of a container's life.
 pub fn all() -> Vec<Test> {
-    [lifecycle::TESTS, state::TESTS, kill::TESTS, errors::TESTS, log::TESTS, hooks::TESTS, exec::TESTS, terminal::TESTS, stdio::TESTS, process::TESTS].concat()
+    [cli::TESTS, lifecycle::TESTS, state::TESTS, kill::TESTS, errors::TESTS, log::TESTS, hooks::TESTS, exec::TESTS, terminal::TESTS, stdio::TESTS, process::TESTS, namespaces::TESTS, mounts::TESTS, devices::TESTS, paths::TESTS, seccomp::TESTS, cgroups::TESTS, configs::TESTS, compare_with::TESTS].concat()
 }
