@@ -252,9 +252,9 @@ fn raise(n: i32) -> i32 {
 
 /// Leaves a grandchild behind whose parent is gone, which writes who its new parent is, and exits at once.
 fn orphan(path: &str) -> i32 {
+    let before = nix::unistd::getpid();
     match sys::fork() {
         Ok(0) => {
-            let before = nix::unistd::getppid();
             let end = Instant::now() + Duration::from_secs(5);
             while nix::unistd::getppid() == before && Instant::now() < end {
                 std::thread::sleep(Duration::from_millis(2));

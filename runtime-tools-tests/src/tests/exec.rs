@@ -564,10 +564,10 @@ fn path_from_environment(cx: &Cx) -> Result<()> {
 fn dies_with_the_container(cx: &Cx) -> Result<()> {
     let c = sleeping(cx)?;
     let pid = c.pid()?;
-    let child = cx.cmd(&["exec", &c.id, "/bin/probe", "sleep"]).spawn()?;
-    wait_for("two processes", || {
-        Ok((cx.rt(&["ps", "-f", "json", &c.id])?.ok()?.json()?.as_array().map(Vec::len) >= Some(2)).then_some(()))
-    })?;
+    let mut cmd = cx.cmd(&["exec", &c.id, "/bin/probe", "seq", "say", "ready", "---", "sleep"]);
+    cmd.command().stdout(fs::File::create(cx.path("said"))?);
+    let child = cmd.spawn()?;
+    wait_for("the program", || Ok(fs::read_to_string(cx.path("said"))?.contains("ready").then_some(())))?;
     c.kill("KILL")?.ok()?;
     eq("exit of exec", crate::container::finish(child)?, 137)?;
     reap(pid)?;

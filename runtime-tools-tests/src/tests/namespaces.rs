@@ -12,6 +12,7 @@ tests!["namespaces":
     new_ones,
     inherited,
     inherited_all_but_mount,
+    inherited_mount,
     joined_network,
     joined_ipc,
     joined_uts,
@@ -84,6 +85,20 @@ fn inherited_all_but_mount(cx: &Cx) -> Result<()> {
         ensure!(inherits == (kind != "mount"), "{kind} inherited: {inherits}");
     }
     Ok(())
+}
+
+/// No mount namespace: what the runtime mounts stays in the caller's. Upstream's programs ask for it.
+fn inherited_mount(cx: &Cx) -> Result<()> {
+    let mut b = cx.bundle()?;
+    b.set("/linux/namespaces", json!([])).remove("/hostname").remove("/linux/maskedPaths").remove("/linux/readonlyPaths");
+    b.set("/mounts", json!([{"destination": "/proc", "type": "proc", "source": "proc"}]));
+    let seen = b.inside();
+    // Whatever is mounted there now is ours to take away.
+    let root = b.rootfs();
+    for target in [root.join("proc"), root.join("dev"), root.clone()] {
+        while nix::mount::umount2(&target, nix::mount::MntFlags::MNT_DETACH).is_ok() {}
+    }
+    same("mnt", &seen?["ns"]["mnt"], json!(own("mnt")?))
 }
 
 /// A process in namespaces of its own, made with unshare(1).
@@ -237,7 +252,6 @@ fn orphans_go_to_process_one(cx: &Cx) -> Result<()> {
     let c = b.start()?;
     c.exec(&[], &["orphan", "/orphan"])?.ok()?;
     let text = crate::cx::wait_for("the orphan", || Ok(fs::read_to_string(b.rootfs().join("orphan")).ok().filter(|t| !t.is_empty())))?;
-    // Under crun and naru the exec'd process may be in a pid namespace whose reaper is process 1 alone.
     ensure!(text.split_whitespace().nth(1) == Some("1"), "new parent: {text}");
     c.end()
 }

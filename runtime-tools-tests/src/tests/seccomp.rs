@@ -2,7 +2,7 @@
 
 use super::tests;
 use crate::cx::{Cx, eq, same, skip};
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 tests!["seccomp":
@@ -37,6 +37,7 @@ tests!["seccomp":
     loaded_with_no_new_privs,
     setup_calls_may_be_forbidden,
     with_user_and_few_calls,
+    old_profile_without_no_new_privs,
     big_profile,
     exec_gets_it_too,
     notify_without_listener deviates ["crun" = "has words of its own"],
@@ -353,6 +354,29 @@ fn with_user_and_few_calls(cx: &Cx) -> Result<()> {
     let mut b = filter(cx, ERRNO, json!([rule(&permitted(), ALLOW)]))?;
     b.set("/process/user", json!({"uid": 1000, "gid": 1000})).set("/process/noNewPrivileges", json!(true));
     b.expect(&[(&["syscall", "getpid"], "ok"), (&["syscall", "unshare"], "EPERM")])
+}
+
+/// Without no_new_privs the filter is loaded before the user changes and the program is looked up: a profile written
+/// for older kernels must not keep those steps from working.
+fn old_profile_without_no_new_privs(cx: &Cx) -> Result<()> {
+    let newer = "cachestat clone3 close_range epoll_pwait2 faccessat2 fchmodat2 fsconfig fsmount fsopen futex_requeue \
+        futex_wait futex_waitv futex_wake getxattrat landlock_create_ruleset landlock_restrict_self listmount \
+        listxattrat map_shadow_stack membarrier memfd_secret mount_setattr move_mount mseal name_to_handle_at open_tree \
+        openat2 pidfd_getfd pidfd_open pidfd_send_signal pkey_alloc pkey_free pkey_mprotect preadv2 process_mrelease \
+        pwritev2 rseq statmount";
+    let newer: Vec<&str> = newer.split_whitespace().collect();
+    let old: Vec<&str> = permitted().into_iter().filter(|n| !newer.contains(n)).collect();
+    for uid in [0, 1000] {
+        for program in ["probe", "/bin/probe"] {
+            let mut b = filter(cx, ERRNO, json!([rule(&old, ALLOW)]))?;
+            b.remove("/process/noNewPrivileges").set("/process/user", json!({"uid": uid, "gid": uid}));
+            b.set("/process/env", json!(["PATH=/absent:/bin"])).set("/process/cwd", json!("/tmp"));
+            b.set("/process/args", json!([program, "say", "ran"]));
+            let out = b.run().with_context(|| format!("uid {uid}, {program}"))?.ok()?;
+            eq("output", out.stdout, "ran\n")?;
+        }
+    }
+    Ok(())
 }
 
 /// Docker's own: its rules and conditions as an engine writes them.
