@@ -1,0 +1,119 @@
+//! The few kernel calls of the harness that have no safe wrapper: the only unsafe code of `suite`.
+//! Called by the harness and by tests that hand descriptors or terminals to a runtime.
+#![allow(unsafe_code)]
+
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+/// A descriptor that becomes readable when the process ends.
+pub fn pidfd_open(pid: u32) -> Result<OwnedFd> {
+    // SAFETY: two integer arguments; the result is a new descriptor that nobody else owns.
+    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid as libc::pid_t, 0) })
+        .with_context(|| format!("pidfd_open {pid}"))?;
+    // SAFETY: as above.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// Waits for a child, not longer than `limit`; None when it still runs.
+pub fn wait_timeout(child: &mut Child, limit: Duration) -> Result<Option<ExitStatus>> {
+    let fd = pidfd_open(child.id())?;
+    if readable(&fd, limit)? { Ok(Some(child.wait()?)) } else { Ok(None) }
+}
+
+/// True when the descriptor became readable (or its peer closed) within `limit`.
+pub fn readable(fd: &impl AsFd, limit: Duration) -> Result<bool> {
+    let end = Instant::now() + limit;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let timeout = PollTimeout::try_from(left.as_millis() as i64 + 1).context("timeout too long")?;
+        match poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLIN)], timeout) {
+            Ok(0) if Instant::now() >= end => return Ok(false),
+            Ok(0) | Err(Errno::EINTR) => {}
+            Ok(_) => return Ok(true),
+            Err(e) => bail!("poll: {e}"),
+        }
+    }
+}
+
+/// Gives the child of `command` our descriptors under the numbers asked for (each at least 3), not close-on-exec.
+pub fn pass_fds(command: &mut Command, fds: &[(OwnedFd, RawFd)]) -> Result<()> {
+    let pairs: Vec<(RawFd, RawFd)> = fds.iter().map(|(fd, to)| (fd.as_raw_fd(), *to)).collect();
+    // SAFETY: dup2 and fcntl are async-signal-safe; the closure allocates nothing. The sources are moved out of the
+    // way of all targets first, to numbers from 200 on.
+    unsafe {
+        command.pre_exec(move || {
+            let mut high = [0; 16];
+            for (i, (from, _)) in pairs.iter().enumerate().take(16) {
+                high[i] = Errno::result(libc::fcntl(*from, libc::F_DUPFD_CLOEXEC, 200))?;
+            }
+            for (i, (_, to)) in pairs.iter().enumerate().take(16) {
+                Errno::result(libc::dup2(high[i], *to))?;
+            }
+            Ok(())
+        });
+    }
+    Ok(())
+}
+
+/// The child becomes leader of a new session whose controlling terminal is its descriptor 0.
+pub fn own_terminal(command: &mut Command) {
+    // SAFETY: setsid and ioctl are async-signal-safe and the closure allocates nothing.
+    unsafe {
+        command.pre_exec(|| {
+            Errno::result(libc::setsid())?;
+            Errno::result(libc::ioctl(0, libc::TIOCSCTTY, 0))?;
+            Ok(())
+        });
+    }
+}
+
+/// The child starts without any of our groups and as this user.
+pub fn as_user(command: &mut Command, uid: u32, gid: u32) {
+    // SAFETY: async-signal-safe calls with integers and a null list.
+    unsafe {
+        command.pre_exec(move || {
+            Errno::result(libc::setgroups(0, std::ptr::null()))?;
+            Errno::result(libc::setresgid(gid, gid, gid))?;
+            Errno::result(libc::setresuid(uid, uid, uid))?;
+            Ok(())
+        });
+    }
+}
+
+/// Sets the umask of the child.
+pub fn with_umask(command: &mut Command, mask: u32) {
+    // SAFETY: umask is async-signal-safe and cannot fail.
+    unsafe {
+        command.pre_exec(move || {
+            libc::umask(mask);
+            Ok(())
+        });
+    }
+}
+
+/// Sets columns and rows of a terminal; its foreground process group gets SIGWINCH.
+pub fn set_window_size(fd: &impl AsRawFd, columns: u16, rows: u16) -> Result<()> {
+    let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: TIOCSWINSZ reads one winsize.
+    Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCSWINSZ, &size) }).context("TIOCSWINSZ")?;
+    Ok(())
+}
+
+/// Columns and rows of a terminal.
+pub fn window_size(fd: &impl AsRawFd) -> Result<(u16, u16)> {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: TIOCGWINSZ writes one winsize.
+    Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCGWINSZ, &mut size) }).context("TIOCGWINSZ")?;
+    Ok((size.ws_col, size.ws_row))
+}
+
+/// Takes ownership of a descriptor that recvmsg made.
+pub fn own_received(fd: RawFd) -> OwnedFd {
+    // SAFETY: the kernel installed this descriptor for us just now; nobody else owns it.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}

@@ -1,0 +1,58 @@
+//! The registry: one file for each group of behaviour. A test is a function over `Cx`; its name is `group/function`.
+
+use crate::cx::Cx;
+use anyhow::Result;
+
+mod cgroups;
+mod cli;
+mod compare_with;
+pub mod configs;
+mod devices;
+mod errors;
+mod exec;
+mod hooks;
+mod kill;
+mod lifecycle;
+mod log;
+mod mounts;
+mod namespaces;
+mod paths;
+mod process;
+mod seccomp;
+mod state;
+mod stdio;
+mod terminal;
+
+/// One registered test.
+#[derive(Clone)]
+pub struct Test {
+    /// `group/function`.
+    pub name: &'static str,
+    /// The test.
+    pub run: fn(&Cx) -> Result<()>,
+    /// Deadline of the whole test in milliseconds.
+    pub limit_ms: u64,
+    /// Runtimes known to fail it and why: their failure counts as passed.
+    pub deviates: &'static [(&'static str, &'static str)],
+}
+
+/// Lists the tests of a file: `tests!["group": first, second deviates ["runc" = "why"], ...]`.
+macro_rules! tests {
+    ($group:literal: $($name:ident $(deviates [$($peer:literal = $why:literal),+ $(,)?])?),+ $(,)?) => {
+        /// The tests of this file.
+        pub const TESTS: &[$crate::tests::Test] = &[$(
+            $crate::tests::Test {
+                name: concat!($group, "/", stringify!($name)),
+                run: $name,
+                limit_ms: 30_000,
+                deviates: &[$($(($peer, $why)),+)?],
+            },
+        )+];
+    };
+}
+pub(crate) use tests;
+
+/// Every test, in the order of a container's life.
+pub fn all() -> Vec<Test> {
+    [cli::TESTS, lifecycle::TESTS, state::TESTS, kill::TESTS, errors::TESTS, log::TESTS, hooks::TESTS, exec::TESTS, terminal::TESTS, stdio::TESTS, process::TESTS, namespaces::TESTS, mounts::TESTS, devices::TESTS, paths::TESTS, seccomp::TESTS, cgroups::TESTS, configs::TESTS, compare_with::TESTS].concat()
+}
