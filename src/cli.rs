@@ -11,6 +11,7 @@ use crate::log::Format;
 use definitions::{COMMANDS, Definition, global_args, read_global, switch};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use words::{check_count, check_id, sort};
 
 /// Flags that stand before the command.
@@ -40,6 +41,7 @@ pub enum Command {
     State { id: String },
     Kill(Kill),
     Delete { id: String, force: bool },
+    Events(Events),
     Exec(Exec),
     List { format: OutputFormat, quiet: bool },
     Pause { id: String },
@@ -93,6 +95,17 @@ pub struct Kill {
     pub signal: Option<String>,
     /// A stopped container is no error.
     pub all: bool,
+}
+
+/// `events`.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Events {
+    /// Container id as given.
+    pub id: String,
+    /// Time between figures. None: a negative one was given.
+    pub interval: Option<Duration>,
+    /// Print the figures once.
+    pub stats: bool,
 }
 
 /// `exec`.

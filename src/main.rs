@@ -80,6 +80,7 @@ fn dispatch(global: &Global, command: Command) -> Result<ExitCode> {
         Command::State { id } => cmd::state::state(global, &id),
         Command::Kill(args) => cmd::kill::kill(global, args),
         Command::Delete { id, force } => cmd::delete::delete(global, &id, force),
+        Command::Events(args) => cmd::events::events(global, args),
         Command::Exec(args) => cmd::exec::exec(global, args),
         Command::List { format, quiet } => cmd::list::list(global, format, quiet),
         Command::Pause { id } => cmd::pause::pause(global, &id),

@@ -14,6 +14,7 @@ mod enter;
 mod file;
 mod freeze;
 mod kill;
+mod oom;
 mod path;
 mod record;
 mod resources;
@@ -26,6 +27,7 @@ mod v2;
 
 pub use create::Live;
 pub use record::{Hierarchy, Record};
+pub use stats::Stats;
 
 use crate::sys::words;
 use anyhow::{Context, Result, anyhow, bail};

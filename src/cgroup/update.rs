@@ -3,10 +3,9 @@
 use super::apply;
 use super::create::Open;
 use super::record::Record;
-use super::resources::{Limits, asked};
 use super::{Version, file, v1, v2};
 use anyhow::{Result, bail};
-use oci_spec::runtime::{LinuxMemory, LinuxResources};
+use oci_spec::runtime::LinuxResources;
 
 impl Record {
     /// Sets the limits that `resources` names and leaves all others, and the device rules, alone: other parties change
@@ -18,7 +17,7 @@ impl Record {
         store: impl FnOnce(&Record) -> Result<()>,
     ) -> Result<Vec<String>> {
         let mut warnings = Vec::new();
-        let limits = in_force(self.limits, resources).with(resources)?;
+        let limits = self.limits.with(resources)?;
         let writes = match self.version {
             Version::V2 => v2::writes(resources, &limits, &mut warnings)?,
             Version::V1 | Version::Hybrid => v1::writes(resources, &limits, &mut warnings)?,
@@ -54,32 +53,5 @@ impl Record {
             }
         }
         Ok(())
-    }
-}
-
-/// The limits that the new ones are to be read with. Where memory is to have none and swap is not named, the old limit of
-/// swap goes too: the kernel of v1 would not let the one be lifted above the other, and runc does the same on v2.
-fn in_force(old: Limits, resources: &LinuxResources) -> Limits {
-    let lifts = |memory: &LinuxMemory| memory.limit() == Some(-1) && asked(memory.swap()).is_none();
-    if resources.memory().as_ref().is_some_and(lifts) { Limits { swap: 0, ..old } } else { old }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::resources::tests::resources;
-    use super::*;
-
-    #[test]
-    fn no_limit_on_memory_takes_that_on_swap_away() {
-        let old = Limits { memory: 100, swap: 200, quota: 50, period: 1000 };
-        for (text, swap) in [
-            (r#"{"memory":{"limit":-1}}"#, 0),
-            (r#"{"memory":{"limit":-1,"swap":0}}"#, 0),
-            (r#"{"memory":{"limit":-1,"swap":-1}}"#, 200),
-            (r#"{"memory":{"limit":150}}"#, 200),
-            ("{}", 200),
-        ] {
-            assert_eq!(in_force(old, &resources(text)), Limits { swap, ..old }, "{text}");
-        }
     }
 }

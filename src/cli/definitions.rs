@@ -3,12 +3,16 @@
 //! The only place that knows a flag's name. No side effects; called by the parser.
 
 use super::words::{Words, parse_bool};
-use super::{Command, Create, Exec, Global, Kill, OutputFormat, Ps, Run, Spec, Update};
+use super::{Command, Create, Events, Exec, Global, Kill, OutputFormat, Ps, Run, Spec, Update};
 use crate::log::Format;
 use clap::builder::ValueParser;
 use clap::{Arg, ArgAction};
 use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+
+/// Time between figures of `events`.
+const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A command as clap and [`sort`](super::words::sort) need it.
 pub struct Definition {
@@ -45,6 +49,26 @@ pub const COMMANDS: &[Definition] = &[
         stops: false,
         failure: 1,
         read: |v| Ok(Command::Delete { id: read_id(v), force: v.switch("force") }),
+    },
+    Definition {
+        name: "events",
+        about: "print what a container uses, and when it runs out of memory, as JSON",
+        args: || {
+            vec![
+                value("interval", "time between figures, such as 500ms or 1m30s (default: 5s)"),
+                switch("stats", "print the figures once"),
+                id(),
+            ]
+        },
+        stops: false,
+        failure: 1,
+        read: |v| {
+            Ok(Command::Events(Events {
+                id: read_id(v),
+                interval: read_interval(v)?,
+                stats: v.switch("stats"),
+            }))
+        },
     },
     Definition {
         name: "exec",
@@ -372,6 +396,47 @@ fn read_exec(words: &Words) -> Result<Command, String> {
         cgroups: texts(words, "cgroup")?,
         ignore_paused: words.switch("ignore-paused"),
     }))
+}
+
+/// `--interval` as Go writes durations. None: less than nothing.
+fn read_interval(words: &Words) -> Result<Option<Duration>, String> {
+    let Some(value) = words.value("interval") else { return Ok(Some(DEFAULT_INTERVAL)) };
+    let text = value.to_str().unwrap_or_default();
+    let (negative, rest) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    let length = duration(rest).ok_or_else(|| invalid("interval", value))?;
+    Ok((!negative).then_some(length))
+}
+
+/// `0`, or numbers each with a unit: `1m30s`, `1.5h`, `250ms`.
+fn duration(text: &str) -> Option<Duration> {
+    if text == "0" {
+        return Some(Duration::ZERO);
+    }
+    if text.is_empty() {
+        return None;
+    }
+    let (mut seconds, mut rest) = (0.0, text);
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let number: f64 = rest[..end].parse().ok()?;
+        rest = &rest[end..];
+        let length = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
+        let unit = match &rest[..length] {
+            "ns" => 1e-9,
+            "us" | "µs" | "μs" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return None,
+        };
+        seconds += number * unit;
+        rest = &rest[length..];
+    }
+    Duration::try_from_secs_f64(seconds).ok()
 }
 
 fn read_update(words: &Words) -> Result<Command, String> {

@@ -175,6 +175,30 @@ fn pause_resume_and_update() {
 }
 
 #[test]
+fn events_take_durations_as_go_writes_them() {
+    let interval = |words: &str| {
+        let Command::Events(events) = run(&format!("events {words} c1")).1 else { panic!("{words}") };
+        events.interval.map(|interval| interval.as_micros())
+    };
+    for (words, micros) in [
+        ("", Some(5_000_000)),
+        ("--interval 100ms", Some(100_000)),
+        ("--interval=1m30s", Some(90_000_000)),
+        ("--interval 1.5s", Some(1_500_000)),
+        ("--interval 2h --stats", Some(7_200_000_000)),
+        ("--interval 0", Some(0)),
+        ("--interval 7us", Some(7)),
+        ("--interval=-1s", None),
+    ] {
+        assert_eq!(interval(words), micros, "{words}");
+    }
+    for value in ["", "5", "s", "1x", "1s2", "1..5s", "ms", "-"] {
+        let refusal = refusal(&format!("events --interval={value} c1"));
+        assert_eq!(refusal.message, format!("invalid value \"{value}\" for flag -interval: parse error"));
+    }
+}
+
+#[test]
 fn empty_values_mean_none() {
     let words = ["naru", "--log", "", "--rootless=", "create", "--console-socket", "", "--bundle=", "c1"];
     let request = parse(&words.map(OsString::from));
@@ -301,6 +325,7 @@ fn the_definitions_are_sound_for_clap() {
         let words = (definition.args)().iter().fold(String::new(), |words, arg| match arg.get_long() {
             Some(long) if matches!(arg.get_action(), clap::ArgAction::SetTrue) => format!("{words} --{long}"),
             Some("format") => words + " --format json",
+            Some("interval") => words + " --interval 1s",
             Some(long) => format!("{words} --{long} 1"),
             None => words,
         });
