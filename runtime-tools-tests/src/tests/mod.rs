@@ -9,6 +9,7 @@ mod compare_with;
 pub mod configs;
 mod devices;
 mod errors;
+mod events;
 mod exec;
 mod hooks;
 mod kill;
@@ -17,11 +18,13 @@ mod log;
 mod mounts;
 mod namespaces;
 mod paths;
+mod pause;
 mod process;
 mod seccomp;
 mod state;
 mod stdio;
 mod terminal;
+mod update;
 
 /// One registered test.
 #[derive(Clone)]
@@ -54,5 +57,5 @@ pub(crate) use tests;
 
 /// Every test, in the order of a container's life.
 pub fn all() -> Vec<Test> {
-    [cli::TESTS, lifecycle::TESTS, state::TESTS, kill::TESTS, errors::TESTS, log::TESTS, hooks::TESTS, exec::TESTS, terminal::TESTS, stdio::TESTS, process::TESTS, namespaces::TESTS, mounts::TESTS, devices::TESTS, paths::TESTS, seccomp::TESTS, cgroups::TESTS, configs::TESTS, compare_with::TESTS].concat()
+    [cli::TESTS, lifecycle::TESTS, state::TESTS, kill::TESTS, errors::TESTS, log::TESTS, hooks::TESTS, exec::TESTS, terminal::TESTS, stdio::TESTS, process::TESTS, namespaces::TESTS, mounts::TESTS, devices::TESTS, paths::TESTS, seccomp::TESTS, cgroups::TESTS, pause::TESTS, update::TESTS, events::TESTS, configs::TESTS, compare_with::TESTS].concat()
 }
