@@ -51,7 +51,8 @@ fn normal(cx: &Cx, mut v: Value) -> Value {
             let (left, right) = line.split_once(" - ").unwrap_or((line, ""));
             let words: Vec<&str> = left.split(' ').collect();
             let tags: Vec<&str> = words.iter().skip(6).map(|t| t.split(':').next().unwrap_or(t)).collect();
-            let text = format!("{} {} {} - {right}", words[3], words[4..6].join(" "), tags.join(" "));
+            let root = if words[3].starts_with(&cx.cgroup) { "CGROUP" } else { words[3] };
+            let text = format!("{root} {} [{}] {right}", words[4..6].join(" "), tags.join(" "));
             json!(text.replace(&cx.dir.display().to_string(), "DIR"))
         })
         .collect();
