@@ -59,6 +59,9 @@ pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
     }
     let mut text = Vec::with_capacity(size as usize + 1);
     file.take(CONFIG_MAX).read_to_end(&mut text).with_context(|| format!("read {name}"))?;
+    if let Some(offset) = json::list_for_object(&text) {
+        bail!("{name}: {}: a list where an object belongs", json::pointer_at(&text, offset));
+    }
     let error = match serde_json::from_slice(&text) {
         Ok(value) => return Ok(value),
         Err(error) => error,

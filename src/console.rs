@@ -49,9 +49,7 @@ impl Console {
     pub fn take_over(mut self) -> anyhow::Result<Console> {
         let socket = self.socket.take().context("terminal socket")?;
         let master = crate::sys::socket::receive_fd(socket.as_fd()).context("receive the terminal")?;
-        for fd in [master.as_fd()] {
-            set_nonblocking(fd).context("set up the terminal")?;
-        }
+        set_nonblocking(master.as_fd()).context("set up the terminal")?;
         // Line ends are turned into CR LF by the caller's terminal setting or not at all.
         if let Ok(mut settings) = termios::tcgetattr(&master) {
             settings.output_flags.remove(termios::OutputFlags::ONLCR);

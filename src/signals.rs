@@ -50,7 +50,8 @@ impl Signals {
                     console.poll_fds(&mut fds);
                 }
                 match poll(&mut fds, PollTimeout::NONE) {
-                    Ok(_) | Err(Errno::EINTR) => {}
+                    // Out of memory for a moment: the process runs on, so the wait must too.
+                    Ok(_) | Err(Errno::EINTR | Errno::ENOMEM) => {}
                     Err(errno) => return Err(errno).context("wait for the process"),
                 }
             }

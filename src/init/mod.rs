@@ -152,9 +152,11 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
     root::pivot(plan, root.as_fd()).at(Step::Pivot)?;
     drop(root);
 
-    become_program(init, child.preserve_fds)?;
-    let program = creds::find_program(init)?;
+    // Before a filter may be loaded that does not know the calls for it.
     let home = creds::home(init)?;
+    become_program(init, child.preserve_fds)?;
+    // As the user it will run as: root may not be let in everywhere (NFS).
+    let program = creds::find_program(init)?;
     close_descriptors(child)?;
     // Device rules, limits and state are in place before the container counts as created or the program runs.
     child.wire.expect(Kind::Proceed).at(Step::Gate)?;
@@ -209,9 +211,9 @@ fn exec_steps(child: &mut Exec) -> Outcome<std::convert::Infallible> {
         console::open_in_running(init, child.console.take(), child.procfs.take())?;
     }
     creds::drop_bounding(init.capabilities.bounding).at(Step::Capabilities)?;
+    let home = creds::home(init)?;
     become_program(init, child.preserve_fds)?;
     let program = creds::find_program(init)?;
-    let home = creds::home(init)?;
     keep_only(&[child.wire.as_fd().as_raw_fd()], child.preserve_fds).at(Step::CloseFds)?;
     // The pid file and the terminal are with the caller before the program can end.
     child.wire.expect(Kind::Proceed).at(Step::Gate)?;

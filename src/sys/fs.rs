@@ -46,12 +46,16 @@ pub fn openat2(dir: BorrowedFd, path: &CStr, flags: i32, mode: u32, resolve: u64
     }
 }
 
-/// openat(2), close-on-exec.
+/// openat(2), close-on-exec; once more when a signal interrupts it.
 pub fn openat(dir: BorrowedFd, path: &CStr, flags: i32, mode: u32) -> Result<OwnedFd> {
-    // SAFETY: `path` is NUL-terminated and outlives the call.
-    check(unsafe { libc::openat(dir.as_raw_fd(), path.as_ptr(), flags | libc::O_CLOEXEC, mode) }
-        as libc::c_long)
-    .map(owned)
+    loop {
+        // SAFETY: `path` is NUL-terminated and outlives the call.
+        let fd = unsafe { libc::openat(dir.as_raw_fd(), path.as_ptr(), flags | libc::O_CLOEXEC, mode) };
+        match check(fd as libc::c_long) {
+            Err(super::Errno::EINTR) => {}
+            other => return other.map(owned),
+        }
+    }
 }
 
 /// open(2) from the current directory, close-on-exec.
@@ -77,12 +81,20 @@ pub fn fchown_path(fd: BorrowedFd, uid: u32, gid: u32) -> Result<()> {
 }
 
 /// faccessat2(2) with the effective ids (Linux 5.8): may this process execute `path`?
+///
+/// Where the call is missing, or an old seccomp profile forbids it, the question goes by the real ids, which are the same
+/// for a process that has just become its user.
 pub fn may_execute(path: &CStr) -> Result<()> {
     // SAFETY: `path` is NUL-terminated and outlives the call.
-    check(unsafe {
+    match check(unsafe {
         libc::syscall(libc::SYS_faccessat2, libc::AT_FDCWD, path.as_ptr(), libc::X_OK, libc::AT_EACCESS)
-    })
-    .map(drop)
+    }) {
+        Err(super::Errno::ENOSYS | super::Errno::EPERM) => {
+            // SAFETY: as above.
+            check(unsafe { libc::access(path.as_ptr(), libc::X_OK) } as libc::c_long).map(drop)
+        }
+        other => other.map(drop),
+    }
 }
 
 /// The `st_rdev` of a device number pair.

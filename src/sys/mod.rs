@@ -30,7 +30,11 @@ pub(crate) fn check(ret: libc::c_long) -> Result<libc::c_long> {
 /// The errno in the words that engines match: runc's (Go's) texts are strerror's in lower case, for example
 /// `no such file or directory` and `permission denied`.
 pub fn words(errno: Errno) -> String {
-    let text = errno.desc();
+    let text = match errno {
+        Errno::ERANGE => "numerical result out of range",
+        Errno::EOPNOTSUPP => "operation not supported",
+        _ => errno.desc(),
+    };
     let mut chars = text.chars();
     match (chars.next(), chars.next()) {
         (Some(first), Some(second)) if second.is_lowercase() || second == ' ' => {
