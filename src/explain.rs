@@ -94,6 +94,7 @@ fn process_step(failure: &Failure, process: &Process) -> String {
         Step::Scheduling if index == 2 => format!("/linux/personality: set it: {why}"),
         // A cpuset that is not the whole machine refuses SCHED_DEADLINE.
         Step::Scheduling => format!("/process/scheduler: set it (does the cpuset allow it?): {why}"),
+        Step::Rlimit => format!("/process/rlimits/{index}: error setting rlimit: {why}"),
         Step::NoNewPrivileges => format!("/process/noNewPrivileges: set it: {why}"),
         Step::Seccomp => format!("/linux/seccomp: install the filter: {why}"),
         Step::User => format!("/process/user: become {}:{}: {why}", process.uid, process.gid),

@@ -310,8 +310,8 @@ impl Launch<'_> {
         // The child's copy is the last one from here on, or gone already.
         self.seal = None;
         self.cgroup.load_devices()?;
-        if self.plan.process.needs_limits() {
-            limit(&self.plan.process, pid, &open_proc()?)?;
+        if self.plan.process.oom_score_adj.is_some() {
+            set_oom_score(&self.plan.process, pid, &open_proc()?)?;
         }
         container.pid = pid;
         container.start_time = state::start_time(pid)?.unwrap_or(0);
@@ -452,17 +452,8 @@ pub fn open_proc() -> Result<OwnedFd> {
     fs::open(c"/proc", libc::O_PATH | libc::O_DIRECTORY, 0).context("open /proc")
 }
 
-/// Limits and OOM score, set from outside while the child still has other things to do. `proc` is the host's procfs.
-pub fn limit(process: &Process, pid: i32, proc: &OwnedFd) -> Result<()> {
-    for (index, &(resource, soft, hard)) in process.rlimits.iter().enumerate() {
-        match process::prlimit(pid, resource, soft, hard) {
-            // Gone already; the wait that follows tells why.
-            Ok(()) | Err(Errno::ESRCH) => {}
-            Err(errno) => {
-                return Err(errno).with_context(|| format!("/process/rlimits/{index}: error setting rlimit"));
-            }
-        }
-    }
+/// The OOM score, set from outside while the child still has other things to do. `proc` is the host's procfs.
+pub fn set_oom_score(process: &Process, pid: i32, proc: &OwnedFd) -> Result<()> {
     if let Some(score) = process.oom_score_adj {
         let path = CString::new(format!("{pid}/oom_score_adj"))?;
         let written = fs::openat(proc.as_fd(), &path, libc::O_WRONLY, 0)

@@ -101,6 +101,8 @@ pub enum Step {
     Stdio,
     /// `/process/scheduler`, `/process/ioPriority`, `/linux/personality`.
     Scheduling,
+    /// `/process/rlimits/N`.
+    Rlimit,
     /// `/process/noNewPrivileges`.
     NoNewPrivileges,
     /// `/linux/seccomp`.
@@ -125,7 +127,7 @@ pub enum Step {
     Exec,
 }
 
-const STEPS: [Step; 36] = [
+const STEPS: [Step; 37] = [
     Step::JoinCgroup,
     Step::Seal,
     Step::JoinNamespace,
@@ -151,6 +153,7 @@ const STEPS: [Step; 36] = [
     Step::ReadonlyRoot,
     Step::Stdio,
     Step::Scheduling,
+    Step::Rlimit,
     Step::NoNewPrivileges,
     Step::Seccomp,
     Step::User,

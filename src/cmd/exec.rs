@@ -273,7 +273,7 @@ impl Join<'_> {
         // Before the first namespace is joined: from there on the container's processes may see this one
         // (CVE-2016-9962).
         process::prctl(libc::PR_SET_DUMPABLE, 0).context("hide from the container")?;
-        let own_proc = if process.needs_limits() { Some(spawn::open_proc()?) } else { None };
+        let own_proc = if process.oom_score_adj.is_some() { Some(spawn::open_proc()?) } else { None };
         enter(self.init, self.state)?;
         let cgroup = prepared.cgroup.take();
         if cgroup.is_none() {
@@ -321,7 +321,7 @@ impl Join<'_> {
         own_proc: Option<&OwnedFd>,
     ) -> Result<()> {
         if let Some(proc) = own_proc {
-            spawn::limit(process, pid, proc)?;
+            spawn::set_oom_score(process, pid, proc)?;
         }
         if let Some(socket) = pidfd_socket {
             crate::sys::socket::send_fd(socket.as_fd(), b"setns", pidfd.as_fd()).context("send the pidfd")?;

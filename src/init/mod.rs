@@ -237,6 +237,11 @@ fn become_program(init: &Process, preserve_fds: u32) -> Outcome {
     for fd in 3..3 + preserve_fds as i32 {
         fs::keep_across_exec(fd).at_index(Step::PreservedFd, fd as usize)?;
     }
+    // Here and not from the runtime: once the user has changed, only CAP_SYS_RESOURCE may set the limits of another
+    // process. After everything that opens descriptors, before the user loses the right to raise a limit.
+    for (index, &(resource, soft, hard)) in init.rlimits.iter().enumerate() {
+        process::set_limit(resource, soft, hard).at_index(Step::Rlimit, index)?;
+    }
     if init.no_new_privileges {
         process::prctl(libc::PR_SET_NO_NEW_PRIVS, 1).at(Step::NoNewPrivileges)?;
     } else if let Some(filter) = &init.seccomp {

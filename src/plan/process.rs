@@ -69,13 +69,6 @@ pub struct Process {
     pub console_size: Option<(u16, u16)>,
 }
 
-impl Process {
-    /// Does the runtime have limits to set on the process from outside?
-    pub fn needs_limits(&self) -> bool {
-        !self.rlimits.is_empty() || self.oom_score_adj.is_some()
-    }
-}
-
 /// Compiles `process`; `pointer` is where it stands in the configuration.
 pub fn compile(process: &oci_spec::runtime::Process, linux: &Linux, pointer: &str) -> Result<Process> {
     for (present, field) in [

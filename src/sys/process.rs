@@ -176,12 +176,12 @@ pub fn setdomainname(name: &[u8]) -> Result<()> {
     check(unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) } as libc::c_long).map(drop)
 }
 
-/// prlimit64(2): sets a limit of another process (0: this one).
-pub fn prlimit(pid: i32, resource: u32, soft: u64, hard: u64) -> Result<()> {
+/// prlimit64(2) for this process.
+pub fn set_limit(resource: u32, soft: u64, hard: u64) -> Result<()> {
     let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
     let null = std::ptr::null_mut::<libc::rlimit64>();
     // SAFETY: `limit` lives across the call; a null old limit is allowed.
-    check(unsafe { libc::syscall(libc::SYS_prlimit64, pid, resource, &raw const limit, null) }).map(drop)
+    check(unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, &raw const limit, null) }).map(drop)
 }
 
 /// Gives `signal` its default action again, in a child: Rust's start-up ignores SIGPIPE, which exec would hand on.
