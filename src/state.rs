@@ -277,10 +277,12 @@ impl Dir {
     /// Reads a small file of the directory.
     pub fn get(&self, name: &CStr) -> crate::sys::Result<Vec<u8>> {
         let file = fs::openat(self.fd(), name, libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK, 0)?;
-        if fstat(&file)?.st_mode & libc::S_IFMT != libc::S_IFREG {
+        let stat = fstat(&file)?;
+        if stat.st_mode & libc::S_IFMT != libc::S_IFREG {
             return Err(Errno::EINVAL);
         }
-        let mut content = Vec::new();
+        // One byte more than its size, so that one read and the end of file are all.
+        let mut content = Vec::with_capacity((stat.st_size as u64).min(FILE_MAX) as usize + 1);
         std::fs::File::from(file)
             .take(FILE_MAX)
             .read_to_end(&mut content)

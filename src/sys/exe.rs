@@ -47,13 +47,13 @@ impl Seal {
     /// Makes this process's executable unwritable, in place. For a process of one thread that no container can see yet.
     /// Fails on a kernel without CONFIG_CHECKPOINT_RESTORE, or without the capability for it; then [`restart`] is the way.
     pub fn apply(&self) -> Result<()> {
-        reseat(&self.file)
+        reseat(&self.file, 0)
     }
 
     /// The same in a forked child, which then closes its copies of the descriptors: the last copy to be closed pays for
     /// dissolving the mount, and the runtime has the time.
     pub fn apply_in_child(&self) -> Result<()> {
-        reseat(&self.file)?;
+        reseat(&self.file, libc::MAP_POPULATE)?;
         // SAFETY: a child of fork(2) that ends in execve or _exit never drops the value, so nothing closes them twice.
         unsafe {
             libc::close(self.file.as_raw_fd());
@@ -116,7 +116,7 @@ struct MmMap {
 
 /// Replaces every mapping of the binary by the same bytes of `file`, then makes `file` the executable: the kernel
 /// refuses that (`EBUSY`) as long as the old one is mapped anywhere.
-fn reseat(file: &OwnedFd) -> Result<()> {
+fn reseat(file: &OwnedFd, populate: i32) -> Result<()> {
     let headers = program_headers()?;
     let mut map = memory_layout();
     for header in headers.iter().filter(|header| header.p_type == libc::PT_LOAD) {
@@ -130,7 +130,7 @@ fn reseat(file: &OwnedFd) -> Result<()> {
             (map.start_code, map.end_code) = (start as u64, end as u64);
         }
         if header.p_flags & libc::PF_W == 0 {
-            remap(start, length, protection, file.as_raw_fd(), offset)?;
+            remap(start, length, protection, file.as_raw_fd(), offset, populate)?;
         } else {
             (map.start_data, map.end_data) = (start as u64, end as u64);
             let mut copy = [0u8; DATA_MAX];
@@ -140,7 +140,7 @@ fn reseat(file: &OwnedFd) -> Result<()> {
             // SAFETY: `start..start + length` is the mapped writable segment of this very program (its last page is
             // mapped whole), and `copy` is long enough; the two do not overlap. Nothing else runs in this process.
             unsafe { std::ptr::copy_nonoverlapping(start as *const u8, copy.as_mut_ptr(), length) };
-            remap(start, length, protection | libc::PROT_WRITE, file.as_raw_fd(), offset)?;
+            remap(start, length, protection | libc::PROT_WRITE, file.as_raw_fd(), offset, 0)?;
             // SAFETY: the same range, just mapped writable; between the two calls nothing reads the globals in it.
             unsafe { std::ptr::copy_nonoverlapping(copy.as_ptr(), start as *mut u8, length) };
         }
@@ -154,10 +154,17 @@ fn reseat(file: &OwnedFd) -> Result<()> {
         .map(drop)
 }
 
-/// mmap(2) over a range of this program with the same content.
-fn remap(start: usize, length: usize, protection: i32, file: RawFd, offset: usize) -> Result<()> {
-    // Populated at once: the pages are in the page cache, and a fault for each would cost twice as much (1140 -> 960 us).
-    let flags = libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_POPULATE;
+/// mmap(2) over a range of this program with the same content. With `MAP_POPULATE` at once: the pages are in the page
+/// cache, and in a forked child a fault for each would cost more than twice as much (1140 -> 960 us to execve).
+fn remap(
+    start: usize,
+    length: usize,
+    protection: i32,
+    file: RawFd,
+    offset: usize,
+    populate: i32,
+) -> Result<()> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_FIXED | populate;
     // SAFETY: the range is a segment of this program, and it is replaced by the same bytes of the same file with the
     // same protection, so code goes on as before; written data is put back by the caller. By the raw call, because
     // the C library's wrapper may look at globals.
