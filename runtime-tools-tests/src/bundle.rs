@@ -88,9 +88,18 @@ impl<'a> Bundle<'a> {
     }
 
     /// Adds a mount.
-    pub fn mount(&mut self, destination: &str, kind: &str, source: impl AsRef<Path>, options: &[&str]) -> &mut Self {
+    pub fn mount(
+        &mut self,
+        destination: &str,
+        kind: &str,
+        source: impl AsRef<Path>,
+        options: &[&str],
+    ) -> &mut Self {
         let source = source.as_ref().display().to_string();
-        self.push("/mounts", json!({"destination": destination, "type": kind, "source": source, "options": options}))
+        self.push(
+            "/mounts",
+            json!({"destination": destination, "type": kind, "source": source, "options": options}),
+        )
     }
 
     /// Adds a hook of this kind that runs the host's probe with `probe hook FILE ARGS`; gives the file.
@@ -110,7 +119,8 @@ impl<'a> Bundle<'a> {
 
     /// Writes config.json.
     pub fn save(&self) -> Result<()> {
-        fs::write(self.dir.join("config.json"), serde_json::to_vec_pretty(&self.config)?).context("write config.json")
+        fs::write(self.dir.join("config.json"), serde_json::to_vec_pretty(&self.config)?)
+            .context("write config.json")
     }
 
     /// The directory as text for command lines.
@@ -140,7 +150,12 @@ impl<'a> Bundle<'a> {
             args.extend(*mode);
         }
         let lines = self.lines(&args)?;
-        anyhow::ensure!(lines.len() == modes.len(), "{} answers to {} questions: {lines:?}", lines.len(), modes.len());
+        anyhow::ensure!(
+            lines.len() == modes.len(),
+            "{} answers to {} questions: {lines:?}",
+            lines.len(),
+            modes.len()
+        );
         Ok(lines)
     }
 
@@ -186,7 +201,9 @@ impl<'a> Bundle<'a> {
 
 /// A small root filesystem: the probe, the usual directories, a passwd file.
 pub fn fill_rootfs(root: &Path, probe: &Path) -> Result<()> {
-    for dir in ["bin", "dev", "etc", "proc", "sys", "tmp", "root", "home", "mnt", "run", "usr", "var", "home/user"] {
+    for dir in
+        ["bin", "dev", "etc", "proc", "sys", "tmp", "root", "home", "mnt", "run", "usr", "var", "home/user"]
+    {
         fs::create_dir_all(root.join(dir))?;
     }
     fs::set_permissions(root.join("tmp"), fs::Permissions::from_mode(0o1777))?;

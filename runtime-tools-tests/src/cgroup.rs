@@ -34,7 +34,11 @@ pub fn trees() -> Result<Vec<Tree>> {
             let all = fs::read_to_string(mount.join("cgroup.controllers")).unwrap_or_default();
             all.split_whitespace().map(String::from).collect()
         } else {
-            options.split(',').filter(|o| !matches!(*o, "rw" | "ro" | "clone_children" | "xattr")).map(String::from).collect()
+            options
+                .split(',')
+                .filter(|o| !matches!(*o, "rw" | "ro" | "clone_children" | "xattr"))
+                .map(String::from)
+                .collect()
         };
         found.retain(|t| t.mount != mount);
         found.push(Tree { mount, controllers, v2: kind == "cgroup2" });
@@ -144,7 +148,8 @@ pub fn list(path: &str, mark: &str) -> Result<Vec<PathBuf>> {
 
 /// The directory of a process in the tree of one controller (any name on v2).
 pub fn directory_of(pid: i32, controller: &str) -> Result<PathBuf> {
-    let lines = fs::read_to_string(format!("/proc/{pid}/cgroup")).with_context(|| format!("cgroups of {pid}"))?;
+    let lines =
+        fs::read_to_string(format!("/proc/{pid}/cgroup")).with_context(|| format!("cgroups of {pid}"))?;
     for tree in trees()? {
         if !tree.v2 && !tree.controllers.iter().any(|c| c == controller) {
             continue;

@@ -13,16 +13,25 @@ use std::path::PathBuf;
 /// A bundle from one of the files in `configs/`. Changed are the cgroup's parent (our own), and on trees that lack a
 /// controller its section of the resources; the binds the config names are made.
 pub fn real_bundle<'a>(cx: &'a Cx, name: &str) -> Result<Bundle<'a>> {
-    let text = fs::read_to_string(cx.configs.join(format!("{name}.json"))).with_context(|| name.to_string())?;
+    let text =
+        fs::read_to_string(cx.configs.join(format!("{name}.json"))).with_context(|| name.to_string())?;
     let mut b = cx.bundle()?;
     b.config = serde_json::from_str(&text).with_context(|| name.to_string())?;
     let path = b.config["linux"]["cgroupsPath"].as_str().unwrap_or("/c").to_string();
-    b.set("/linux/cgroupsPath", json!(format!("{}/{}", cx.cgroup, path.trim_start_matches('/').replace('/', "-"))));
-    for (section, controller) in
-        [("memory", "memory"), ("cpu", "cpu"), ("pids", "pids"), ("blockIO", if cx.unified() { "io" } else { "blkio" })]
-    {
+    b.set(
+        "/linux/cgroupsPath",
+        json!(format!("{}/{}", cx.cgroup, path.trim_start_matches('/').replace('/', "-"))),
+    );
+    for (section, controller) in [
+        ("memory", "memory"),
+        ("cpu", "cpu"),
+        ("pids", "pids"),
+        ("blockIO", if cx.unified() { "io" } else { "blkio" }),
+    ] {
         // Empty sections stay: engines write them whatever the host has.
-        let empty = b.config["linux"]["resources"][section].as_object().is_some_and(|o| o.values().all(|v| *v == json!(false)));
+        let empty = b.config["linux"]["resources"][section]
+            .as_object()
+            .is_some_and(|o| o.values().all(|v| *v == json!(false)));
         if !cgroup::has(controller) && !empty {
             b.remove(&format!("/linux/resources/{section}"));
         }
@@ -59,7 +68,9 @@ fn normal(cx: &Cx, mut v: Value) -> Value {
     v["mountinfo"] = json!(mounts);
     if let Some(ns) = v["ns"].as_object_mut() {
         for (name, link) in ns.iter_mut() {
-            let own = fs::read_link(format!("/proc/self/ns/{name}")).map(|l| l.display().to_string()).unwrap_or_default();
+            let own = fs::read_link(format!("/proc/self/ns/{name}"))
+                .map(|l| l.display().to_string())
+                .unwrap_or_default();
             *link = json!(if *link == json!(own) { "inherited" } else { "new" });
         }
     }
@@ -86,7 +97,8 @@ fn strip(cx: &Cx, v: &mut Value) {
         Value::String(s) => {
             for part in ["/bundle.", &format!("{}-", cx.mark)] {
                 while let Some(at) = s.find(part) {
-                    let tail = s[at + part.len()..].trim_start_matches(|c: char| c.is_ascii_digit()).to_string();
+                    let tail =
+                        s[at + part.len()..].trim_start_matches(|c: char| c.is_ascii_digit()).to_string();
                     *s = format!("{}N{tail}", &s[..at]);
                 }
             }

@@ -84,11 +84,6 @@ impl Container<'_> {
         Ok(())
     }
 
-    /// Waits for the init process to end and gives its exit code; it is our child, because we are the subreaper.
-    pub fn wait(&self) -> Result<i32> {
-        reap(self.pid()?)
-    }
-
     /// `exec` of the probe with flags before the id.
     pub fn exec<S: AsRef<str>>(&self, flags: &[&str], probe: &[S]) -> Result<Out> {
         let mut args: Vec<String> = vec!["exec".into()];

@@ -84,7 +84,7 @@ impl Cx {
     }
 
     /// A new bundle with the default configuration and a root filesystem that holds the probe.
-    pub fn bundle(&self) -> Result<Bundle> {
+    pub fn bundle(&self) -> Result<Bundle<'_>> {
         Bundle::new(self)
     }
 
@@ -190,12 +190,6 @@ impl<'a> Cmd<'a> {
         // The child's copies are made at fork: ours must live until then.
         self.held.extend(fds.into_iter().map(|(fd, _)| fd));
         Ok(self)
-    }
-
-    /// Runs as another user.
-    pub fn user(mut self, uid: u32, gid: u32) -> Self {
-        sys::as_user(&mut self.command, uid, gid);
-        self
     }
 
     /// Runs with this umask.
@@ -312,7 +306,8 @@ impl Out {
     /// Fails unless standard error has exactly one line. runc's warnings do not count: it warns where a tree has no
     /// memory controller.
     pub fn one_line(self) -> Result<Self> {
-        let counts = |l: &&str| !l.trim().is_empty() && !(l.starts_with("time=") && l.contains("level=warning"));
+        let counts =
+            |l: &&str| !(l.trim().is_empty() || (l.starts_with("time=") && l.contains("level=warning")));
         ensure!(
             self.stderr.lines().filter(counts).count() == 1,
             "not one line of error from {}: {:?}",
@@ -355,8 +350,9 @@ impl Out {
 
     /// Standard output as JSON.
     pub fn json(&self) -> Result<Value> {
-        serde_json::from_str(&self.stdout)
-            .with_context(|| format!("not JSON from {}: {:?} stderr {:?}", self.line, self.stdout, self.stderr))
+        serde_json::from_str(&self.stdout).with_context(|| {
+            format!("not JSON from {}: {:?} stderr {:?}", self.line, self.stdout, self.stderr)
+        })
     }
 
     /// Lines of standard output.

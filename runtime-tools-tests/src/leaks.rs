@@ -74,7 +74,8 @@ fn processes() -> Result<BTreeSet<String>> {
                 continue;
             }
             if let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) {
-                let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default().replace('\0', " ");
+                let line =
+                    fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default().replace('\0', " ");
                 let state = stat.rsplit(") ").next().and_then(|s| s.chars().next()).unwrap_or('?');
                 left.insert(format!("{pid} [{state}] {}", line.trim()));
             }
@@ -97,5 +98,10 @@ pub fn reap() {
 }
 
 fn names(dir: &Path) -> BTreeSet<String> {
-    fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect()
+    fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|e| e.file_name().to_string_lossy().into_owned())
+        .collect()
 }

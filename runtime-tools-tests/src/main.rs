@@ -8,6 +8,7 @@ mod compare;
 mod container;
 mod cx;
 mod leaks;
+mod mountinfo;
 mod stage;
 mod sys;
 mod terminal;
@@ -134,7 +135,8 @@ fn configs() -> Result<PathBuf> {
 
 /// First word of `--version`.
 fn kind(runtime: &Path) -> Result<String> {
-    let out = Command::new(runtime).arg("--version").output().with_context(|| format!("{}", runtime.display()))?;
+    let out =
+        Command::new(runtime).arg("--version").output().with_context(|| format!("{}", runtime.display()))?;
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
     Ok(text.split_whitespace().next().unwrap_or("unknown").to_string())
 }
@@ -212,8 +214,12 @@ fn report(o: &Options, test: &Test, args: &Value, kind: &str, counts: &Mutex<[us
     let time = if o.times { format!(" [{} ms]", start.elapsed().as_millis()) } else { String::new() };
     let (slot, line) = match (verdict, deviation) {
         (Verdict::Pass, None) => (0, format!("ok   {}{time}", test.name)),
-        (Verdict::Pass, Some(why)) => (0, format!("ok   {}{time} # {kind} is noted to deviate, but did not: {why}", test.name)),
-        (Verdict::Fail(got), Some(why)) => (3, format!("ok   {}{time} # {kind} deviates: {why}: {}", test.name, one_line(&got))),
+        (Verdict::Pass, Some(why)) => {
+            (0, format!("ok   {}{time} # {kind} is noted to deviate, but did not: {why}", test.name))
+        }
+        (Verdict::Fail(got), Some(why)) => {
+            (3, format!("ok   {}{time} # {kind} deviates: {why}: {}", test.name, one_line(&got)))
+        }
         (Verdict::Fail(why), None) => (1, format!("FAIL {}{time}: {}", test.name, why.trim_end())),
         (Verdict::Skip(why), _) => (2, format!("SKIP {}{time}: {why}", test.name)),
     };

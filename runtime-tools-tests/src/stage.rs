@@ -56,7 +56,8 @@ pub fn enter_view(view: View) -> Result<()> {
 }
 
 fn propagation(kind: MsFlags) -> Result<()> {
-    mount(None::<&str>, "/", None::<&str>, kind | MsFlags::MS_REC, None::<&str>).context("set propagation of /")
+    mount(None::<&str>, "/", None::<&str>, kind | MsFlags::MS_REC, None::<&str>)
+        .context("set propagation of /")
 }
 
 /// Runs one stage of a test by name; `args` is what `command` made.
@@ -94,7 +95,10 @@ fn enter(args: &Value) -> Result<i32> {
     let limit = Duration::from_millis(args["limit_ms"].as_u64().unwrap_or(20_000));
     let done = sys::wait_timeout(&mut child, limit)?;
     if done.is_none() {
-        fs::write(dir.join("verdict"), json!({"fail": format!("hang: not done after {limit:?}")}).to_string())?;
+        fs::write(
+            dir.join("verdict"),
+            json!({"fail": format!("hang: not done after {limit:?}")}).to_string(),
+        )?;
         child.kill()?;
         cgroup::thaw(cg)?;
         child.wait()?;
@@ -112,7 +116,8 @@ fn init(args: &Value) -> Result<i32> {
     unshare(CloneFlags::CLONE_NEWNS).context("unshare the mount namespace")?;
     propagation(MsFlags::MS_PRIVATE)?;
     let plain = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    mount(Some("proc"), "/proc", Some("proc"), plain | MsFlags::MS_NOEXEC, None::<&str>).context("mount /proc")?;
+    mount(Some("proc"), "/proc", Some("proc"), plain | MsFlags::MS_NOEXEC, None::<&str>)
+        .context("mount /proc")?;
     mount(Some("tmpfs"), "/run", Some("tmpfs"), plain, Some("mode=755")).context("mount /run")?;
     mount(Some("tmpfs"), "/dev/shm", Some("tmpfs"), plain, Some("mode=1777")).context("mount /dev/shm")?;
     propagation(MsFlags::MS_SHARED)?;

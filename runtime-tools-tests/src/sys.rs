@@ -104,14 +104,6 @@ pub fn set_window_size(fd: &impl AsRawFd, columns: u16, rows: u16) -> Result<()>
     Ok(())
 }
 
-/// Columns and rows of a terminal.
-pub fn window_size(fd: &impl AsRawFd) -> Result<(u16, u16)> {
-    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
-    // SAFETY: TIOCGWINSZ writes one winsize.
-    Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCGWINSZ, &mut size) }).context("TIOCGWINSZ")?;
-    Ok((size.ws_col, size.ws_row))
-}
-
 /// Takes ownership of a descriptor that recvmsg made.
 pub fn own_received(fd: RawFd) -> OwnedFd {
     // SAFETY: the kernel installed this descriptor for us just now; nobody else owns it.

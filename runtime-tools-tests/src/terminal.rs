@@ -21,8 +21,6 @@ pub struct ConsoleSocket {
 pub struct Received {
     /// The terminal's master.
     pub master: File,
-    /// The bytes sent along.
-    pub payload: Vec<u8>,
 }
 
 impl ConsoleSocket {
@@ -39,15 +37,19 @@ impl ConsoleSocket {
 
     /// Takes the one connection and its one message: exactly one descriptor, a payload, then the end.
     pub fn receive(&self) -> Result<Received> {
-        ensure!(crate::sys::readable(&self.listener, Duration::from_secs(5))?, "nobody connected to the console socket");
+        ensure!(
+            crate::sys::readable(&self.listener, Duration::from_secs(5))?,
+            "nobody connected to the console socket"
+        );
         let (stream, _) = self.listener.accept()?;
         ensure!(crate::sys::readable(&stream, Duration::from_secs(5))?, "no message on the console socket");
         let mut buffer = [0u8; 8192];
         let mut space = cmsg_space!([i32; 8]);
         let (bytes, fds) = {
             let mut parts = [IoSliceMut::new(&mut buffer)];
-            let message = recvmsg::<()>(stream.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)
-                .context("recvmsg")?;
+            let message =
+                recvmsg::<()>(stream.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)
+                    .context("recvmsg")?;
             let mut fds: Vec<OwnedFd> = vec![];
             for control in message.cmsgs()? {
                 match control {
@@ -66,7 +68,7 @@ impl ConsoleSocket {
         (&stream).read_to_end(&mut rest)?;
         ensure!(rest.is_empty(), "more than one message: {rest:?}");
         let master = File::from(fds.into_iter().next().context("no descriptor")?);
-        Ok(Received { master, payload: buffer[..bytes].to_vec() })
+        Ok(Received { master })
     }
 }
 

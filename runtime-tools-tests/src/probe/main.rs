@@ -47,25 +47,34 @@ fn run(args: &[String]) -> i32 {
         ["mkdir", path] => answer(fs::create_dir(path).map(|()| String::new())),
         ["unlink", path] => answer(fs::remove_file(path).map(|()| String::new())),
         ["rename", from, to] => answer(fs::rename(from, to).map(|()| String::new())),
-        ["chown", path, uid, gid] => {
-            answer(std::os::unix::fs::chown(path, Some(number(uid) as u32), Some(number(gid) as u32)).map(|()| String::new()))
-        }
+        ["chown", path, uid, gid] => answer(
+            std::os::unix::fs::chown(path, Some(number(uid) as u32), Some(number(gid) as u32))
+                .map(|()| String::new()),
+        ),
         ["chdir", path] => answer(std::env::set_current_dir(path).map(|()| String::new())),
         ["stat", path] => say(&report::node(path).to_string()),
         ["ls", path] => say(&json!(report::names(path)).to_string()),
         ["readlink", path] => answer(fs::read_link(path).map(|l| l.to_string_lossy().into_owned())),
         ["open", path, mode] => answer_errno(open_file(path, mode)),
         ["statfs", path] => answer_errno(
-            nix::sys::statvfs::statvfs(*path).map(|s| format!("{} {}", s.blocks() * s.fragment_size() as u64, s.files())),
+            nix::sys::statvfs::statvfs(*path)
+                .map(|s| format!("{} {}", s.blocks() * s.fragment_size(), s.files())),
         ),
-        ["mknod", path, kind, major, minor] => answer_errno(make_node(path, kind, number(major), number(minor))),
+        ["mknod", path, kind, major, minor] => {
+            answer_errno(make_node(path, kind, number(major), number(minor)))
+        }
         ["mount", source, target, kind, flags] => {
             let flags = nix::mount::MsFlags::from_bits_retain(number(flags) as _);
-            answer_errno(nix::mount::mount(Some(*source), *target, Some(*kind), flags, None::<&str>).map(|()| String::new()))
+            answer_errno(
+                nix::mount::mount(Some(*source), *target, Some(*kind), flags, None::<&str>)
+                    .map(|()| String::new()),
+            )
         }
         ["umount", target] => answer_errno(nix::mount::umount(*target).map(|()| String::new())),
         ["sethostname", name] => answer_errno(nix::unistd::sethostname(name).map(|()| String::new())),
-        ["setuid", uid] => answer_errno(nix::unistd::setuid((number(uid) as u32).into()).map(|()| String::new())),
+        ["setuid", uid] => {
+            answer_errno(nix::unistd::setuid((number(uid) as u32).into()).map(|()| String::new()))
+        }
         ["syscall", name, rest @ ..] => syscall(name, rest),
         ["int80", nr] => int80(number(nr)),
         ["tty"] => say(&terminal().to_string()),
@@ -78,8 +87,12 @@ fn run(args: &[String]) -> i32 {
         ["children", n] => children(number(n)),
         ["memory", mib] => memory(number(mib) as usize),
         ["fork-until-error"] => fork_until_error(),
-        ["fd", n] => answer(fs::read_link(format!("/proc/self/fd/{n}")).map(|l| l.to_string_lossy().into_owned())),
-        ["read-fd", n] => answer(fs::read_to_string(format!("/proc/self/fd/{n}")).map(|s| json!(s).to_string())),
+        ["fd", n] => {
+            answer(fs::read_link(format!("/proc/self/fd/{n}")).map(|l| l.to_string_lossy().into_owned()))
+        }
+        ["read-fd", n] => {
+            answer(fs::read_to_string(format!("/proc/self/fd/{n}")).map(|s| json!(s).to_string()))
+        }
         ["pids"] => say(&json!(pids()).to_string()),
         ["hook", path, rest @ ..] => hook(path, rest),
         ["exec", program, rest @ ..] => {
@@ -185,7 +198,8 @@ fn int80(nr: u64) -> i32 {
 
 fn terminal() -> serde_json::Value {
     let one = |fd: i32| {
-        let target = fs::read_link(format!("/proc/self/fd/{fd}")).ok().map(|l| l.to_string_lossy().into_owned());
+        let target =
+            fs::read_link(format!("/proc/self/fd/{fd}")).ok().map(|l| l.to_string_lossy().into_owned());
         json!({ "isatty": sys::window_size(fd).is_ok(), "target": target, "size": sys::window_size(fd).ok() })
     };
     let controlling = fs::File::open("/dev/tty").map_err(|e| errno_name(&e)).map(|_| "ok".to_string());
@@ -221,7 +235,8 @@ fn wait_file(path: &str) -> i32 {
 /// handled: so that they also reach process 1 of a pid namespace.
 fn signals() -> i32 {
     let mut set = SigSet::empty();
-    for s in Signal::iterator().filter(|s| !matches!(s, Signal::SIGKILL | Signal::SIGSTOP | Signal::SIGCHLD)) {
+    for s in Signal::iterator().filter(|s| !matches!(s, Signal::SIGKILL | Signal::SIGSTOP | Signal::SIGCHLD))
+    {
         set.add(s);
     }
     if sigprocmask(SigmaskHow::SIG_SETMASK, Some(&set), None).is_err() {
@@ -312,7 +327,8 @@ fn fork_until_error() -> i32 {
 }
 
 fn pids() -> Vec<u32> {
-    let mut all: Vec<u32> = report::names("/proc").unwrap_or_default().iter().filter_map(|n| n.parse().ok()).collect();
+    let mut all: Vec<u32> =
+        report::names("/proc").unwrap_or_default().iter().filter_map(|n| n.parse().ok()).collect();
     all.sort();
     all
 }
@@ -352,7 +368,8 @@ fn hook(path: &str, rest: &[&str]) -> i32 {
         }
     }
     // What a hook in the runtime's namespaces sees of the process its state names.
-    if let Some(pid) = serde_json::from_str::<serde_json::Value>(&stdin).ok().and_then(|s| s["pid"].as_i64()) {
+    if let Some(pid) = serde_json::from_str::<serde_json::Value>(&stdin).ok().and_then(|s| s["pid"].as_i64())
+    {
         extra.insert("peer".into(), report::peer(pid));
     }
     v["extra"] = extra.into();

@@ -8,8 +8,22 @@ use std::fs;
 use std::path::Path;
 
 const RLIMITS: [&str; 16] = [
-    "CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK", "AS", "LOCKS", "SIGPENDING",
-    "MSGQUEUE", "NICE", "RTPRIO", "RTTIME",
+    "CPU",
+    "FSIZE",
+    "DATA",
+    "STACK",
+    "CORE",
+    "RSS",
+    "NPROC",
+    "NOFILE",
+    "MEMLOCK",
+    "AS",
+    "LOCKS",
+    "SIGPENDING",
+    "MSGQUEUE",
+    "NICE",
+    "RTPRIO",
+    "RTTIME",
 ];
 
 /// The whole report.
@@ -103,7 +117,8 @@ pub fn names(dir: &str) -> Option<Vec<String>> {
 
 fn links(dir: &str) -> Option<Map<String, Value>> {
     let all = names(dir)?;
-    let read = |n: &String| fs::read_link(Path::new(dir).join(n)).ok().map(|l| l.to_string_lossy().into_owned());
+    let read =
+        |n: &String| fs::read_link(Path::new(dir).join(n)).ok().map(|l| l.to_string_lossy().into_owned());
     Some(all.into_iter().filter_map(|n| read(&n).map(|l| (n, json!(l)))).collect())
 }
 

@@ -10,7 +10,7 @@ pub fn raw(number: libc::c_long, a: [u64; 6]) -> Result<i64, Errno> {
     // SAFETY: the arguments are integers chosen by the test; calls that would write through one of them are not named
     // in `calls::NUMBERS` with a pointer into this program's memory.
     let r = unsafe { libc::syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]) };
-    Errno::result(r).map(|v| v as i64)
+    Errno::result(r)
 }
 
 /// getcwd as the kernel tells it: starts with "(unreachable)" when the directory is outside the root.
@@ -29,7 +29,13 @@ pub fn session_keyring() -> Result<String, Errno> {
     let mut buf = [0u8; 512];
     // SAFETY: buf is writable for its whole length during the call.
     let n = unsafe {
-        libc::syscall(libc::SYS_keyctl, KEYCTL_DESCRIBE, KEY_SPEC_SESSION_KEYRING, buf.as_mut_ptr(), buf.len())
+        libc::syscall(
+            libc::SYS_keyctl,
+            KEYCTL_DESCRIBE,
+            KEY_SPEC_SESSION_KEYRING,
+            buf.as_mut_ptr(),
+            buf.len(),
+        )
     };
     let n = (Errno::result(n)? as usize).min(buf.len());
     Ok(String::from_utf8_lossy(&buf[..n.saturating_sub(1)]).into_owned())

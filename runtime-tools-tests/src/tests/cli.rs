@@ -38,7 +38,8 @@ tests!["cli":
     environment_does_not_matter,
 ];
 
-const COMMANDS: [&str; 10] = ["create", "start", "run", "state", "kill", "delete", "exec", "list", "ps", "spec"];
+const COMMANDS: [&str; 10] =
+    ["create", "start", "run", "state", "kill", "delete", "exec", "list", "ps", "spec"];
 
 /// What dockerd parses: a first line `NAME version X`, then `commit:` if any and `spec:`.
 fn version(cx: &Cx) -> Result<()> {
@@ -100,8 +101,17 @@ fn features(cx: &Cx) -> Result<()> {
         all.iter().filter_map(|s| s.as_str().map(String::from)).collect()
     };
     for (pointer, wanted) in [
-        ("/hooks", &["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"][..]),
-        ("/mountOptions", &["bind", "rbind", "ro", "rw", "nosuid", "nodev", "noexec", "rprivate", "rshared", "rslave", "rro"]),
+        (
+            "/hooks",
+            &["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"][..],
+        ),
+        (
+            "/mountOptions",
+            &[
+                "bind", "rbind", "ro", "rw", "nosuid", "nodev", "noexec", "rprivate", "rshared", "rslave",
+                "rro",
+            ],
+        ),
         ("/linux/namespaces", &["cgroup", "ipc", "mount", "network", "pid", "uts"]),
         ("/linux/capabilities", &["CAP_CHOWN", "CAP_SYS_ADMIN", "CAP_CHECKPOINT_RESTORE"]),
         ("/linux/seccomp/actions", &["SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL_PROCESS"]),
@@ -116,11 +126,20 @@ fn features(cx: &Cx) -> Result<()> {
     for pointer in ["/linux/cgroup/v1", "/linux/cgroup/v2", "/linux/seccomp/enabled"] {
         eq(pointer, v.pointer(pointer), Some(&json!(true)))?;
     }
-    for pointer in ["/linux/cgroup/systemd", "/linux/apparmor/enabled", "/linux/selinux/enabled", "/linux/intelRdt/enabled"] {
+    for pointer in [
+        "/linux/cgroup/systemd",
+        "/linux/apparmor/enabled",
+        "/linux/selinux/enabled",
+        "/linux/intelRdt/enabled",
+    ] {
         ensure!(v.pointer(pointer).is_some_and(Value::is_boolean), "{pointer}: {:?}", v.pointer(pointer));
     }
     // containerd reads it without a check.
-    ensure!(v.pointer("/linux/mountExtensions/idmap/enabled").is_some_and(Value::is_boolean), "mountExtensions {}", v["linux"]["mountExtensions"]);
+    ensure!(
+        v.pointer("/linux/mountExtensions/idmap/enabled").is_some_and(Value::is_boolean),
+        "mountExtensions {}",
+        v["linux"]["mountExtensions"]
+    );
     for (key, value) in v["annotations"].as_object().into_iter().flatten() {
         ensure!(value.as_str().is_some_and(|s| !s.contains('\n')), "annotation {key} {value}");
     }
@@ -234,7 +253,8 @@ fn repeated_flags(cx: &Cx) -> Result<()> {
     let id = cx.id();
     let root = cx.root.display().to_string();
     let other = cx.path("other").display().to_string();
-    let args = ["--root", &other, "--root", &root, "create", "--bundle", "/absent", "--bundle", &b.path(), &id];
+    let args =
+        ["--root", &other, "--root", &root, "create", "--bundle", "/absent", "--bundle", &b.path(), &id];
     cx.bare(&args).run()?.ok()?;
     cx.rt(&["state", &id])?.ok()?;
     cx.rt(&["delete", "--force", "--force", &id])?.ok()?;
@@ -351,20 +371,39 @@ fn spec_default(cx: &Cx) -> Result<()> {
     fs::create_dir(&dir)?;
     cx.cmd(&["spec"]).cwd(&dir).run()?.ok()?;
     let text = fs::read_to_string(dir.join("config.json"))?;
-    ensure!(text.starts_with("{\n\t\"ociVersion\"") || cx.kind == "crun", "not indented by tabs: {}", &text[..40]);
+    ensure!(
+        text.starts_with("{\n\t\"ociVersion\"") || cx.kind == "crun",
+        "not indented by tabs: {}",
+        &text[..40]
+    );
     let v: Value = serde_json::from_str(&text)?;
     same("args", &v["process"]["args"], json!(["sh"]))?;
     same("terminal", &v["process"]["terminal"], json!(true))?;
     same("root", &v["root"], json!({"path": "rootfs", "readonly": true}))?;
     same("noNewPrivileges", &v["process"]["noNewPrivileges"], json!(true))?;
-    same("bounding", &v["process"]["capabilities"]["bounding"], json!(["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]))?;
+    same(
+        "bounding",
+        &v["process"]["capabilities"]["bounding"],
+        json!(["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]),
+    )?;
     let destinations: Vec<&str> =
         v["mounts"].as_array().context("mounts")?.iter().filter_map(|m| m["destination"].as_str()).collect();
-    eq("mounts", destinations, vec!["/proc", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue", "/sys", "/sys/fs/cgroup"])?;
+    eq(
+        "mounts",
+        destinations,
+        vec!["/proc", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue", "/sys", "/sys/fs/cgroup"],
+    )?;
     for kind in ["pid", "network", "ipc", "uts", "mount"] {
-        ensure!(v["linux"]["namespaces"].as_array().is_some_and(|l| l.iter().any(|n| n["type"] == kind)), "no {kind} namespace");
+        ensure!(
+            v["linux"]["namespaces"].as_array().is_some_and(|l| l.iter().any(|n| n["type"] == kind)),
+            "no {kind} namespace"
+        );
     }
-    ensure!(v["linux"]["maskedPaths"].as_array().is_some_and(|l| l.len() > 5), "masked paths {}", v["linux"]["maskedPaths"]);
+    ensure!(
+        v["linux"]["maskedPaths"].as_array().is_some_and(|l| l.len() > 5),
+        "masked paths {}",
+        v["linux"]["maskedPaths"]
+    );
     Ok(())
 }
 
@@ -400,7 +439,12 @@ fn spec_rootless(cx: &Cx) -> Result<()> {
     fs::create_dir(&dir)?;
     cx.cmd(&["spec", "--rootless"]).cwd(&dir).run()?.ok()?;
     let v: Value = serde_json::from_str(&fs::read_to_string(dir.join("config.json"))?)?;
-    let kinds: Vec<&str> = v["linux"]["namespaces"].as_array().context("namespaces")?.iter().filter_map(|n| n["type"].as_str()).collect();
+    let kinds: Vec<&str> = v["linux"]["namespaces"]
+        .as_array()
+        .context("namespaces")?
+        .iter()
+        .filter_map(|n| n["type"].as_str())
+        .collect();
     ensure!(kinds.contains(&"user") && !kinds.contains(&"network"), "namespaces {kinds:?}");
     eq("mappings", v["linux"]["uidMappings"].as_array().map(Vec::len), Some(1))
 }

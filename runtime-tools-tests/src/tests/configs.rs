@@ -55,7 +55,8 @@ pub fn see(cx: &Cx, b: &mut Bundle) -> Result<Value> {
     b.probe(&["json"]).save()?;
     let c = b.container();
     let terminal = b.config["process"]["terminal"] == true;
-    let socket = if terminal { Some(ConsoleSocket::new(&cx.path(&format!("console.{}", cx.next())))?) } else { None };
+    let socket =
+        if terminal { Some(ConsoleSocket::new(&cx.path(&format!("console.{}", cx.next())))?) } else { None };
     let path = socket.as_ref().map(|s| s.path.display().to_string());
     let flags: Vec<&str> = path.as_deref().map(|p| vec!["--console-socket", p]).unwrap_or_default();
     let out = c.create(&flags)?.ok()?;
@@ -76,7 +77,8 @@ pub fn see(cx: &Cx, b: &mut Bundle) -> Result<Value> {
 fn bits(list: &Value) -> Result<u64> {
     let mut bits = 0;
     for name in list.as_array().into_iter().flatten().filter_map(Value::as_str) {
-        let number = CAPABILITIES.iter().position(|c| name == format!("CAP_{c}")).with_context(|| name.to_string())?;
+        let number =
+            CAPABILITIES.iter().position(|c| name == format!("CAP_{c}")).with_context(|| name.to_string())?;
         bits |= 1u64 << number;
     }
     Ok(bits)
@@ -84,11 +86,46 @@ fn bits(list: &Value) -> Result<u64> {
 
 /// By number, as the kernel counts them.
 const CAPABILITIES: [&str; 41] = [
-    "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP",
-    "LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER",
-    "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE",
-    "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP",
-    "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
     "CHECKPOINT_RESTORE",
 ];
 
@@ -118,15 +155,28 @@ fn agrees(cx: &Cx, b: &Bundle, v: &Value) -> Result<()> {
     if let Some(name) = config["hostname"].as_str() {
         same("hostname", &v["hostname"], json!(name))?;
     }
-    let files = [("pid", "pid"), ("network", "net"), ("ipc", "ipc"), ("uts", "uts"), ("mount", "mnt"), ("cgroup", "cgroup")];
+    let files = [
+        ("pid", "pid"),
+        ("network", "net"),
+        ("ipc", "ipc"),
+        ("uts", "uts"),
+        ("mount", "mnt"),
+        ("cgroup", "cgroup"),
+    ];
     for (kind, file) in files {
-        let listed = config["linux"]["namespaces"].as_array().is_some_and(|l| l.iter().any(|n| n["type"] == kind));
+        let listed =
+            config["linux"]["namespaces"].as_array().is_some_and(|l| l.iter().any(|n| n["type"] == kind));
         let own = std::fs::read_link(format!("/proc/self/ns/{file}"))?.display().to_string();
         ensure!((v["ns"][file] != json!(own)) == listed, "{kind} namespace: new is not {listed}");
     }
     for mount in config["mounts"].as_array().into_iter().flatten() {
         let target = mount["destination"].as_str().unwrap_or_default();
-        let line = v["mountinfo"].as_array().into_iter().flatten().filter_map(Value::as_str).rfind(|l| l.split(' ').nth(4) == Some(target));
+        let line = v["mountinfo"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .rfind(|l| l.split(' ').nth(4) == Some(target));
         let line = line.with_context(|| format!("no mount at {target}"))?;
         let set: Vec<&str> = line.split(' ').nth(5).unwrap_or_default().split(',').collect();
         for option in mount["options"].as_array().into_iter().flatten().filter_map(Value::as_str) {
@@ -146,8 +196,16 @@ fn agrees(cx: &Cx, b: &Bundle, v: &Value) -> Result<()> {
         }
     }
     if config["root"]["readonly"] == true {
-        let root = v["mountinfo"].as_array().into_iter().flatten().filter_map(Value::as_str).rfind(|l| l.split(' ').nth(4) == Some("/"));
-        ensure!(root.is_some_and(|l| l.split(' ').nth(5).is_some_and(|o| o.starts_with("ro"))), "root {root:?}");
+        let root = v["mountinfo"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .rfind(|l| l.split(' ').nth(4) == Some("/"));
+        ensure!(
+            root.is_some_and(|l| l.split(' ').nth(5).is_some_and(|o| o.starts_with("ro"))),
+            "root {root:?}"
+        );
     }
     Ok(())
 }

@@ -31,14 +31,24 @@ tests!["devices":
     ptmx_works,
 ];
 
-const DEFAULTS: [(&str, &str); 6] =
-    [("null", "1:3"), ("zero", "1:5"), ("full", "1:7"), ("random", "1:8"), ("urandom", "1:9"), ("tty", "5:0")];
+const DEFAULTS: [(&str, &str); 6] = [
+    ("null", "1:3"),
+    ("zero", "1:5"),
+    ("full", "1:7"),
+    ("random", "1:8"),
+    ("urandom", "1:9"),
+    ("tty", "5:0"),
+];
 
 fn default_nodes(cx: &Cx) -> Result<()> {
     let v = cx.bundle()?.inside()?;
     for (name, number) in DEFAULTS {
         let node = &v["dev"][name];
-        same(name, &json!([node["type"], node["rdev"], node["mode"], node["uid"]]), json!(["c", number, "666", 0]))?;
+        same(
+            name,
+            &json!([node["type"], node["rdev"], node["mode"], node["uid"]]),
+            json!(["c", number, "666", 0]),
+        )?;
     }
     Ok(())
 }
@@ -80,7 +90,10 @@ fn nothing_else(cx: &Cx) -> Result<()> {
     let v = cx.bundle()?.inside()?;
     let mut names: Vec<&str> = v["dev"].as_object().context("dev")?.keys().map(String::as_str).collect();
     names.retain(|n| *n != "core");
-    let mut wanted = vec!["fd", "full", "mqueue", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty", "urandom", "zero"];
+    let mut wanted = vec![
+        "fd", "full", "mqueue", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty",
+        "urandom", "zero",
+    ];
     wanted.sort();
     eq("names in /dev", names, wanted)
 }
@@ -108,7 +121,8 @@ fn listed(cx: &Cx) -> Result<()> {
         ]),
     );
     let v = b.inside()?;
-    let node = |name: &str, keys: &[&str]| -> Value { keys.iter().map(|k| v["dev"][name][*k].clone()).collect() };
+    let node =
+        |name: &str, keys: &[&str]| -> Value { keys.iter().map(|k| v["dev"][name][*k].clone()).collect() };
     let keys = ["type", "rdev", "mode", "uid", "gid"];
     same("character", &node("test1", &keys), json!(["c", "10:666", "660", 0, 0]))?;
     same("block", &node("test2", &keys), json!(["b", "8:666", "600", 12, 34]))?;
@@ -120,12 +134,19 @@ fn listed_outside_of_dev(cx: &Cx) -> Result<()> {
     let mut b = cx.bundle()?;
     b.set("/linux/devices", json!([{"path": "/tmp/node", "type": "c", "major": 1, "minor": 3, "fileMode": 420, "uid": 5, "gid": 6}]));
     let v: Value = serde_json::from_str(&b.lines(&["stat", "/tmp/node"])?[0])?;
-    same("node", &json!([v["type"], v["rdev"], v["mode"], v["uid"], v["gid"]]), json!(["c", "1:3", "644", 5, 6]))
+    same(
+        "node",
+        &json!([v["type"], v["rdev"], v["mode"], v["uid"], v["gid"]]),
+        json!(["c", "1:3", "644", 5, 6]),
+    )
 }
 
 fn listed_in_new_directory(cx: &Cx) -> Result<()> {
     let mut b = cx.bundle()?;
-    b.set("/linux/devices", json!([{"path": "/dev/net/tun", "type": "c", "major": 10, "minor": 200, "fileMode": 438}]));
+    b.set(
+        "/linux/devices",
+        json!([{"path": "/dev/net/tun", "type": "c", "major": 10, "minor": 200, "fileMode": 438}]),
+    );
     let lines = b.answers(&[&["stat", "/dev/net/tun"], &["stat", "/dev/net"]])?;
     let v: Value = serde_json::from_str(&lines[0])?;
     same("node", &json!([v["type"], v["rdev"], v["mode"]]), json!(["c", "10:200", "666"]))?;
@@ -143,7 +164,10 @@ fn listed_default_is_overridden(cx: &Cx) -> Result<()> {
 
 fn listed_modes_do_not_depend_on_umask(cx: &Cx) -> Result<()> {
     let mut b = cx.bundle()?;
-    b.set("/process/user/umask", json!(0o77)).set("/linux/devices", json!([{"path": "/dev/x", "type": "c", "major": 1, "minor": 3, "fileMode": 511}]));
+    b.set("/process/user/umask", json!(0o77)).set(
+        "/linux/devices",
+        json!([{"path": "/dev/x", "type": "c", "major": 1, "minor": 3, "fileMode": 511}]),
+    );
     b.probe(&["json"]).save()?;
     let v = cx.cmd(&["run", "--bundle", &b.path(), &cx.id()]).umask(0o777).run()?.ok()?.json()?;
     same("x", &v["dev"]["x"]["mode"], json!("777"))?;
@@ -184,10 +208,13 @@ fn no_nodes_with_bound_dev(cx: &Cx) -> Result<()> {
     fs::write(dir.join("mine"), "x")?;
     for destination in ["/dev", "/dev/"] {
         let mut b = cx.bundle()?;
-        b.set("/mounts", json!([
-            {"destination": "/proc", "type": "proc", "source": "proc"},
-            {"destination": destination, "type": "bind", "source": dir, "options": ["rbind"]}
-        ]));
+        b.set(
+            "/mounts",
+            json!([
+                {"destination": "/proc", "type": "proc", "source": "proc"},
+                {"destination": destination, "type": "bind", "source": dir, "options": ["rbind"]}
+            ]),
+        );
         b.remove("/linux/maskedPaths").run()?;
         eq("names", fs::read_dir(&dir)?.count(), 1)?;
     }
@@ -204,7 +231,13 @@ fn image_links_in_dev(cx: &Cx) -> Result<()> {
         Ok((m.mode(), m.uid()))
     };
     let before = mode()?;
-    for (name, target) in [("zero", "canary"), ("null", "canary"), ("stdin", "canary"), ("ptmx", "canary"), ("tty", "../etc/plain")] {
+    for (name, target) in [
+        ("zero", "canary"),
+        ("null", "canary"),
+        ("stdin", "canary"),
+        ("ptmx", "canary"),
+        ("tty", "../etc/plain"),
+    ] {
         let mut b = cx.bundle()?;
         let target = if target == "canary" { outside.clone() } else { target.into() };
         symlink(&target, b.rootfs().join("dev").join(name))?;
@@ -220,7 +253,9 @@ fn image_links_in_dev(cx: &Cx) -> Result<()> {
     fs::create_dir(&dir)?;
     fs::remove_dir(b.rootfs().join("dev"))?;
     symlink(&dir, b.rootfs().join("dev"))?;
-    for mounts in [json!([{"destination": "/proc", "type": "proc", "source": "proc"}]), b.config["mounts"].clone()] {
+    for mounts in
+        [json!([{"destination": "/proc", "type": "proc", "source": "proc"}]), b.config["mounts"].clone()]
+    {
         b.set("/mounts", mounts).save()?;
         b.run()?;
         eq("names in the directory outside", fs::read_dir(&dir)?.count(), 0)?;
@@ -244,10 +279,13 @@ fn with_rules<'a>(cx: &'a Cx, rules: Value) -> Result<crate::bundle::Bundle<'a>>
     let caps = json!(["CAP_MKNOD", "CAP_DAC_OVERRIDE"]);
     b.set("/process/capabilities", json!({"bounding": caps, "permitted": caps, "effective": caps}));
     // Major 60 is for local use: no driver, so that opening it gives ENXIO when the cgroup allows it.
-    b.set("/linux/devices", json!([
-        {"path": "/dev/local", "type": "c", "major": 60, "minor": 9, "fileMode": 438},
-        {"path": "/dev/other-zero", "type": "c", "major": 1, "minor": 5, "fileMode": 438}
-    ]));
+    b.set(
+        "/linux/devices",
+        json!([
+            {"path": "/dev/local", "type": "c", "major": 60, "minor": 9, "fileMode": 438},
+            {"path": "/dev/other-zero", "type": "c", "major": 1, "minor": 5, "fileMode": 438}
+        ]),
+    );
     b.set("/linux/resources/devices", rules);
     Ok(b)
 }
@@ -264,15 +302,25 @@ fn cgroup_denies(cx: &Cx) -> Result<()> {
 
 fn cgroup_allows_listed(cx: &Cx) -> Result<()> {
     host_allows_all(cx)?;
-    let mut b = with_rules(cx, json!([
-        {"allow": false, "access": "rwm"},
-        {"allow": true, "type": "c", "major": 60, "minor": 9, "access": "r"}
-    ]))?;
-    b.expect(&[(&["open", "/dev/local", "r"], "ENXIO"), (&["open", "/dev/local", "w"], "EPERM"), (&["open", "/dev/local", "rw"], "EPERM")])?;
-    let mut b = with_rules(cx, json!([
-        {"allow": false, "access": "rwm"},
-        {"allow": true, "type": "c", "major": 60, "access": "rw"}
-    ]))?;
+    let mut b = with_rules(
+        cx,
+        json!([
+            {"allow": false, "access": "rwm"},
+            {"allow": true, "type": "c", "major": 60, "minor": 9, "access": "r"}
+        ]),
+    )?;
+    b.expect(&[
+        (&["open", "/dev/local", "r"], "ENXIO"),
+        (&["open", "/dev/local", "w"], "EPERM"),
+        (&["open", "/dev/local", "rw"], "EPERM"),
+    ])?;
+    let mut b = with_rules(
+        cx,
+        json!([
+            {"allow": false, "access": "rwm"},
+            {"allow": true, "type": "c", "major": 60, "access": "rw"}
+        ]),
+    )?;
     b.expect(&[(&["open", "/dev/local", "r"], "ENXIO"), (&["open", "/dev/local", "w"], "ENXIO")])
 }
 
@@ -295,16 +343,22 @@ fn cgroup_allows_all(cx: &Cx) -> Result<()> {
 
 fn cgroup_order_matters(cx: &Cx) -> Result<()> {
     host_allows_all(cx)?;
-    let mut b = with_rules(cx, json!([
-        {"allow": true, "type": "c", "major": 60, "minor": 9, "access": "rw"},
-        {"allow": false, "access": "rwm"}
-    ]))?;
+    let mut b = with_rules(
+        cx,
+        json!([
+            {"allow": true, "type": "c", "major": 60, "minor": 9, "access": "rw"},
+            {"allow": false, "access": "rwm"}
+        ]),
+    )?;
     b.expect(&[(&["open", "/dev/local", "r"], "EPERM")])?;
-    let mut b = with_rules(cx, json!([
-        {"allow": false, "access": "rwm"},
-        {"allow": true, "type": "c", "major": 60, "minor": 9, "access": "rw"},
-        {"allow": false, "type": "c", "major": 60, "minor": 9, "access": "w"}
-    ]))?;
+    let mut b = with_rules(
+        cx,
+        json!([
+            {"allow": false, "access": "rwm"},
+            {"allow": true, "type": "c", "major": 60, "minor": 9, "access": "rw"},
+            {"allow": false, "type": "c", "major": 60, "minor": 9, "access": "w"}
+        ]),
+    )?;
     b.expect(&[(&["open", "/dev/local", "r"], "ENXIO"), (&["open", "/dev/local", "w"], "EPERM")])
 }
 

@@ -148,9 +148,10 @@ fn program_missing(cx: &Cx) -> Result<()> {
     b.set("/process/args", json!(["/bin/absent"]));
     refused(&b, "missing", &["/bin/absent"])?;
     for command in ["create", "run"] {
-        cx.rt(&[command, "--bundle", &b.path(), &cx.id()])?.fails(&["no such file or directory"]).map(drop).or_else(
-            |e| if cx.kind == "crun" { Ok(()) } else { Err(e) },
-        )?;
+        cx.rt(&[command, "--bundle", &b.path(), &cx.id()])?
+            .fails(&["no such file or directory"])
+            .map(drop)
+            .or_else(|e| if cx.kind == "crun" { Ok(()) } else { Err(e) })?;
     }
     Ok(())
 }
@@ -208,7 +209,13 @@ fn args_empty(cx: &Cx) -> Result<()> {
 }
 
 fn cwd_relative(cx: &Cx) -> Result<()> {
-    table(cx, &[("/process/cwd", json!("tmp"), &["Cwd must be an absolute path"]), ("/process/cwd", json!(""), &["Cwd"])])
+    table(
+        cx,
+        &[
+            ("/process/cwd", json!("tmp"), &["Cwd must be an absolute path"]),
+            ("/process/cwd", json!(""), &["Cwd"]),
+        ],
+    )
 }
 
 fn cwd_is_a_file(cx: &Cx) -> Result<()> {
@@ -256,7 +263,11 @@ fn wrong_types_in_linux(cx: &Cx) -> Result<()> {
             ("/linux/resources/memory/limit", json!("64M"), &["limit"]),
             ("/linux/resources/pids/limit", json!("5"), &["limit"]),
             ("/linux/resources/cpu/shares", json!(-1), &["shares"]),
-            ("/linux/devices", json!([{"path": "/dev/x", "type": "c", "major": "1", "minor": 3}]), &["major"]),
+            (
+                "/linux/devices",
+                json!([{"path": "/dev/x", "type": "c", "major": "1", "minor": 3}]),
+                &["major"],
+            ),
             ("/linux/maskedPaths", json!("/proc"), &["maskedPaths"]),
             ("/linux/seccomp", json!("x"), &["seccomp"]),
             ("/linux/seccomp", json!({"defaultAction": 1}), &["defaultAction"]),
@@ -296,7 +307,10 @@ fn namespaces(cx: &Cx) -> Result<()> {
     let cases: [(Value, &[&str]); 4] = [
         (json!([{"type": "mount"}, {"type": "ipc"}, {"type": "ipc"}]), &["ipc", "duplicate"]),
         (json!([{"type": "mount"}, {"type": "network", "path": "/absent/ns"}]), &["/absent/ns"]),
-        (json!([{"type": "mount"}, {"type": "network", "path": "/proc/self/ns/ipc"}]), &["/proc/self/ns/ipc", "network"]),
+        (
+            json!([{"type": "mount"}, {"type": "network", "path": "/proc/self/ns/ipc"}]),
+            &["/proc/self/ns/ipc", "network"],
+        ),
         (json!([{"type": "mount"}, {"type": "ipc", "path": "/etc/passwd"}]), &["/etc/passwd"]),
     ];
     for (list, words) in cases {
@@ -336,11 +350,18 @@ fn sysctls(cx: &Cx) -> Result<()> {
 }
 
 fn mounts(cx: &Cx) -> Result<()> {
-    let bind = |source: &str, options: Value| json!({"destination": "/mnt", "source": source, "options": options});
+    let bind =
+        |source: &str, options: Value| json!({"destination": "/mnt", "source": source, "options": options});
     for (mount, words) in [
         (bind("/absent/source", json!(["bind"])), ["/absent/source", "/absent/source"]),
-        (json!({"destination": "/mnt", "type": "tmpfs", "source": "t", "options": ["size=many"]}), ["/mnt", "size"]),
-        (json!({"destination": "/etc/passwd/x", "type": "tmpfs", "source": "t"}), ["/etc/passwd", "/etc/passwd"]),
+        (
+            json!({"destination": "/mnt", "type": "tmpfs", "source": "t", "options": ["size=many"]}),
+            ["/mnt", "size"],
+        ),
+        (
+            json!({"destination": "/etc/passwd/x", "type": "tmpfs", "source": "t"}),
+            ["/etc/passwd", "/etc/passwd"],
+        ),
         (json!({"destination": "/", "type": "tmpfs", "source": "t"}), ["/", "/"]),
     ] {
         let mut b = cx.bundle()?;
@@ -389,7 +410,10 @@ fn cgroup_not_empty(cx: &Cx) -> Result<()> {
     crate::cgroup::make(&path)?;
     let mut child = std::process::Command::new(&cx.probe).arg("sleep").spawn()?;
     for tree in crate::cgroup::trees()? {
-        fs::write(tree.mount.join(path.trim_start_matches('/')).join("cgroup.procs"), child.id().to_string())?;
+        fs::write(
+            tree.mount.join(path.trim_start_matches('/')).join("cgroup.procs"),
+            child.id().to_string(),
+        )?;
     }
     let mut b = cx.bundle()?;
     b.set("/linux/cgroupsPath", json!(path)).save()?;
@@ -421,14 +445,29 @@ fn devices(cx: &Cx) -> Result<()> {
     table(
         cx,
         &[
-            ("/linux/devices", json!([{"path": "/dev/x", "type": "z", "major": 1, "minor": 3}]), &["z", "/dev/x"]),
-            ("/linux/resources/devices", json!([{"allow": true, "type": "q", "access": "r"}]), &["type", "q"]),
+            (
+                "/linux/devices",
+                json!([{"path": "/dev/x", "type": "z", "major": 1, "minor": 3}]),
+                &["z", "/dev/x"],
+            ),
+            (
+                "/linux/resources/devices",
+                json!([{"allow": true, "type": "q", "access": "r"}]),
+                &["type", "q"],
+            ),
         ],
     )
 }
 
 fn device_access(cx: &Cx) -> Result<()> {
-    table(cx, &[("/linux/resources/devices", json!([{"allow": true, "type": "c", "access": "q"}]), &["access", "q"])])
+    table(
+        cx,
+        &[(
+            "/linux/resources/devices",
+            json!([{"allow": true, "type": "c", "access": "q"}]),
+            &["access", "q"],
+        )],
+    )
 }
 
 fn seccomp(cx: &Cx) -> Result<()> {
@@ -437,7 +476,11 @@ fn seccomp(cx: &Cx) -> Result<()> {
         cx,
         &[
             ("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_NOPE"}), &["SCMP_ACT_NOPE"]),
-            ("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_NOPE"]}), &["SCMP_ARCH_NOPE"]),
+            (
+                "/linux/seccomp",
+                json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_NOPE"]}),
+                &["SCMP_ARCH_NOPE"],
+            ),
             ("/linux/seccomp", rule("getpid", "SCMP_ACT_NOPE"), &["SCMP_ACT_NOPE"]),
         ],
     )
@@ -493,13 +536,17 @@ fn exec_failures(cx: &Cx) -> Result<()> {
         fs::write(&file, process.to_string())?;
         let out = cx.rt(&["exec", "--process", &file, &c.id])?;
         // crun answers some of these with other codes.
-        let right = out.code == 255 || (cx.kind == "crun" && out.code != 0) || (cx.kind == "runc" && out.code == 1);
+        let right =
+            out.code == 255 || (cx.kind == "crun" && out.code != 0) || (cx.kind == "runc" && out.code == 1);
         ensure!(right, "{change} = {value}: exit {} {}", out.code, out.stderr);
         ensure!(!out.stderr.is_empty(), "{change} = {value}: no message");
     }
     fs::write(&file, "{")?;
     ensure!(cx.rt(&["exec", "--process", &file, &c.id])?.code != 0, "broken JSON was taken");
-    ensure!(cx.rt(&["exec", "--process", "/absent/process.json", &c.id])?.code != 0, "an absent file was taken");
+    ensure!(
+        cx.rt(&["exec", "--process", "/absent/process.json", &c.id])?.code != 0,
+        "an absent file was taken"
+    );
     cx.nothing_left(&before)?;
     c.end()
 }

@@ -3,7 +3,7 @@
 use super::tests;
 use crate::cgroup;
 use crate::container::{Container, reap};
-use crate::cx::{Cx, eq, same, wait_for};
+use crate::cx::{Cx, eq, same, skip, wait_for};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use std::fs::{self, File};

@@ -41,7 +41,8 @@ tests!["hooks":
     background_child_does_not_hold_create deviates ["runc" = "waits until nobody holds the pipes"],
 ];
 
-const KINDS: [&str; 6] = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
+const KINDS: [&str; 6] =
+    ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
 
 /// The records a hook wrote.
 fn records(file: &Path) -> Result<Vec<Value>> {
@@ -69,13 +70,19 @@ fn all_kinds(b: &mut Bundle) -> std::path::PathBuf {
         } else {
             (b.cx.probe.display().to_string(), file.display().to_string())
         };
-        b.push(&format!("/hooks/{kind}"), json!({"path": path, "args": ["probe", "hook", target, "kind", kind]}));
+        b.push(
+            &format!("/hooks/{kind}"),
+            json!({"path": path, "args": ["probe", "hook", target, "kind", kind]}),
+        );
     }
     file
 }
 
 fn kinds(records: &[Value]) -> Vec<String> {
-    records.iter().map(|r| r["args"].as_array().and_then(|a| a.last()).and_then(Value::as_str).unwrap_or("?").into()).collect()
+    records
+        .iter()
+        .map(|r| r["args"].as_array().and_then(|a| a.last()).and_then(Value::as_str).unwrap_or("?").into())
+        .collect()
 }
 
 fn order(cx: &Cx) -> Result<()> {
@@ -107,9 +114,15 @@ fn state_on_stdin(cx: &Cx) -> Result<()> {
             same("id", &s["id"], json!(c.id))?;
             same("bundle", &s["bundle"], json!(b.path()))?;
             same("annotations", &s["annotations"], json!({"org.example.hook": "a b\"c"}))?;
-            ensure!(s["ociVersion"].as_str().is_some_and(|v| v.starts_with("1.")), "ociVersion {}", s["ociVersion"]);
+            ensure!(
+                s["ociVersion"].as_str().is_some_and(|v| v.starts_with("1.")),
+                "ociVersion {}",
+                s["ociVersion"]
+            );
             match *kind {
-                "createContainer" | "startContainer" => ensure!(s["pid"].as_i64().unwrap_or(0) > 0, "pid {}", s["pid"]),
+                "createContainer" | "startContainer" => {
+                    ensure!(s["pid"].as_i64().unwrap_or(0) > 0, "pid {}", s["pid"])
+                }
                 "poststop" => ensure!(s["pid"].as_i64().unwrap_or(0) == 0, "pid {}", s["pid"]),
                 _ => same("pid", &s["pid"], json!(pid))?,
             }
@@ -178,8 +191,10 @@ fn own_namespaces() -> Result<Value> {
 
 fn namespaces_of_runtime_hooks(cx: &Cx) -> Result<()> {
     let mut b = cx.bundle()?;
-    let files: Vec<_> =
-        ["prestart", "createRuntime", "poststart", "poststop"].map(|k| (k, b.hook(k, &[]))).into_iter().collect();
+    let files: Vec<_> = ["prestart", "createRuntime", "poststart", "poststop"]
+        .map(|k| (k, b.hook(k, &[])))
+        .into_iter()
+        .collect();
     b.run()?.ok()?;
     let own = own_namespaces()?;
     for (kind, file) in files {
@@ -237,7 +252,10 @@ fn create_container_before_read_only_root(cx: &Cx) -> Result<()> {
 fn start_container_runs_in_the_container(cx: &Cx) -> Result<()> {
     let mut b = cx.bundle()?;
     fs::write(b.rootfs().join("only-inside"), "")?;
-    b.push("/hooks/startContainer", json!({"path": "/bin/probe", "args": ["probe", "hook", "/started"], "env": ["S=1"]}));
+    b.push(
+        "/hooks/startContainer",
+        json!({"path": "/bin/probe", "args": ["probe", "hook", "/started"], "env": ["S=1"]}),
+    );
     b.run()?.ok()?;
     let r = record(&b.rootfs().join("started"))?;
     ensure!(r["root"].to_string().contains("only-inside"), "root {}", r["root"]);
@@ -334,7 +352,10 @@ fn timeout(cx: &Cx) -> Result<()> {
     for kind in ["createRuntime", "createContainer"] {
         let mut b = cx.bundle()?;
         let args = json!(["probe", "sleep", "20000"]);
-        b.push(&format!("/hooks/{kind}"), json!({"path": cx.probe.display().to_string(), "args": args, "timeout": 1}));
+        b.push(
+            &format!("/hooks/{kind}"),
+            json!({"path": cx.probe.display().to_string(), "args": args, "timeout": 1}),
+        );
         b.save()?;
         let before = cx.snapshot()?;
         let out = b.container().create(&[])?;
@@ -349,7 +370,10 @@ fn timeout(cx: &Cx) -> Result<()> {
 fn timeout_not_reached(cx: &Cx) -> Result<()> {
     let mut b = cx.bundle()?;
     let args = json!(["probe", "sleep", "10"]);
-    b.push("/hooks/createRuntime", json!({"path": cx.probe.display().to_string(), "args": args, "timeout": 30}));
+    b.push(
+        "/hooks/createRuntime",
+        json!({"path": cx.probe.display().to_string(), "args": args, "timeout": 30}),
+    );
     let out = b.run()?.ok()?;
     ensure!(out.took.as_millis() < 5000, "waited for the timeout: {:?}", out.took);
     Ok(())
@@ -393,7 +417,10 @@ fn create_container_fails(cx: &Cx) -> Result<()> {
 fn start_container_fails(cx: &Cx) -> Result<()> {
     let mut b = cx.bundle()?;
     b.probe(&["append", "/ran", "x"]);
-    b.push("/hooks/startContainer", json!({"path": "/bin/probe", "args": ["probe", "hook", "/started", "exit", "1"]}));
+    b.push(
+        "/hooks/startContainer",
+        json!({"path": "/bin/probe", "args": ["probe", "hook", "/started", "exit", "1"]}),
+    );
     b.push("/hooks/startContainer", json!({"path": "/bin/probe", "args": ["probe", "hook", "/later"]}));
     let c = b.create()?;
     let pid = c.pid()?;
@@ -469,7 +496,7 @@ fn background_child_does_not_hold_create(cx: &Cx) -> Result<()> {
     c.delete_force()?;
     for entry in fs::read_dir("/proc")?.flatten() {
         let text = fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
-        if text.contains("sleep\03000")
+        if text.contains("sleep\x003000")
             && let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>()
         {
             nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)?;

@@ -61,9 +61,13 @@ fn got(cx: &Cx, signal: &str) -> Result<()> {
 fn signal_names(cx: &Cx) -> Result<()> {
     let c = waiting(cx)?;
     let pid = c.pid()?;
-    for (name, signal) in
-        [("HUP", "SIGHUP"), ("SIGUSR1", "SIGUSR1"), ("usr2", "SIGUSR2"), ("sigint", "SIGINT"), ("WINCH", "SIGWINCH")]
-    {
+    for (name, signal) in [
+        ("HUP", "SIGHUP"),
+        ("SIGUSR1", "SIGUSR1"),
+        ("usr2", "SIGUSR2"),
+        ("sigint", "SIGINT"),
+        ("WINCH", "SIGWINCH"),
+    ] {
         c.kill(name)?.ok()?;
         got(cx, signal)?;
     }
@@ -195,7 +199,8 @@ fn kill_takes_the_whole_pid_namespace(cx: &Cx) -> Result<()> {
     let c = b.start()?;
     let pid = c.pid()?;
     wait_for("four processes", || {
-        Ok((cx.rt(&["ps", "-f", "json", &c.id])?.ok()?.json()?.as_array().map(Vec::len) == Some(4)).then_some(()))
+        Ok((cx.rt(&["ps", "-f", "json", &c.id])?.ok()?.json()?.as_array().map(Vec::len) == Some(4))
+            .then_some(()))
     })?;
     c.kill("KILL")?.ok()?;
     reap(pid)?;

@@ -89,7 +89,10 @@ fn config_changes_after_create_have_no_effect(cx: &Cx) -> Result<()> {
     let pid = c.pid()?;
     c.start()?.ok()?;
     eq("exit", reap(pid)?, 0)?;
-    ensure!(b.rootfs().join("first").exists() && !b.rootfs().join("second").exists(), "the later config was used");
+    ensure!(
+        b.rootfs().join("first").exists() && !b.rootfs().join("second").exists(),
+        "the later config was used"
+    );
     c.delete()?.ok()?;
     Ok(())
 }
@@ -327,7 +330,9 @@ fn run_forwards_signals(cx: &Cx) -> Result<()> {
     wait_for("ready", || Ok(text()?.contains("ready").then_some(())))?;
     for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGTERM] {
         kill(pid, signal)?;
-        wait_for(signal.as_str(), || Ok(text()?.contains(&format!("got {}", signal.as_str())).then_some(())))?;
+        wait_for(signal.as_str(), || {
+            Ok(text()?.contains(&format!("got {}", signal.as_str())).then_some(()))
+        })?;
     }
     eq("exit code", finish(child)?, 42)
 }
@@ -384,7 +389,12 @@ fn umask_of_the_caller_does_not_matter(cx: &Cx) -> Result<()> {
 fn caller_stdio_closed(cx: &Cx) -> Result<()> {
     let mut b = cx.bundle()?;
     b.probe(&["append", "/ran", "x"]).save()?;
-    let line = format!("exec \"$0\" --root {} run --bundle {} {} <&- >&- 2>&-", cx.root.display(), b.path(), cx.id());
+    let line = format!(
+        "exec \"$0\" --root {} run --bundle {} {} <&- >&- 2>&-",
+        cx.root.display(),
+        b.path(),
+        cx.id()
+    );
     let status = std::process::Command::new("/bin/sh").args(["-c", &line]).arg(&cx.runtime).status()?;
     eq("exit", status.code(), Some(0))?;
     eq("ran", fs::read_to_string(b.rootfs().join("ran"))?, "x")

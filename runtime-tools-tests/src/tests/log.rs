@@ -35,7 +35,9 @@ fn objects(path: &std::path::Path) -> Result<Vec<Value>> {
         ensure!(["debug", "info", "warning", "error", "fatal"].contains(&level), "level: {v}");
         let time = v["time"].as_str().unwrap_or_default();
         ensure!(
-            time.len() >= 20 && time.as_bytes()[10] == b'T' && (time.ends_with('Z') || time.contains('+') || time.rfind('-') > Some(10)),
+            time.len() >= 20
+                && time.as_bytes()[10] == b'T'
+                && (time.ends_with('Z') || time.contains('+') || time.rfind('-') > Some(10)),
             "time: {v}"
         );
         all.push(v);
@@ -48,9 +50,18 @@ fn errors(path: &std::path::Path) -> Result<Vec<Value>> {
 }
 
 fn fail(cx: &Cx, log: &str) -> Result<crate::cx::Out> {
-    cx.bare(&["--log", log, "--log-format", "json", "--root", &cx.root.display().to_string(), "state", "absent"])
-        .run()?
-        .code(1)
+    cx.bare(&[
+        "--log",
+        log,
+        "--log-format",
+        "json",
+        "--root",
+        &cx.root.display().to_string(),
+        "state",
+        "absent",
+    ])
+    .run()?
+    .code(1)
 }
 
 fn json_one_object_per_failure(cx: &Cx) -> Result<()> {
@@ -79,7 +90,16 @@ fn json_of_init_failure(cx: &Cx) -> Result<()> {
     let mut b = cx.bundle()?;
     b.set("/process/args", json!(["/bin/absent"])).save()?;
     let log = cx.path("log.json");
-    let flags = ["--log", &log.display().to_string(), "--log-format", "json", "create", "--bundle", &b.path(), &cx.id()];
+    let flags = [
+        "--log",
+        &log.display().to_string(),
+        "--log-format",
+        "json",
+        "create",
+        "--bundle",
+        &b.path(),
+        &cx.id(),
+    ];
     cx.cmd(&flags).run()?.code(1)?;
     let errors = errors(&log)?;
     eq("error objects", errors.len(), 1)?;
@@ -107,7 +127,8 @@ fn json_nothing_on_success(cx: &Cx) -> Result<()> {
     let b = cx.bundle()?;
     b.save()?;
     let log = cx.path("log.json");
-    let flags = ["--log", &log.display().to_string(), "--log-format", "json", "run", "--bundle", &b.path(), &cx.id()];
+    let flags =
+        ["--log", &log.display().to_string(), "--log-format", "json", "run", "--bundle", &b.path(), &cx.id()];
     let out = cx.cmd(&flags).run()?.ok()?;
     eq("stderr", out.stderr, "")?;
     if log.exists() {
@@ -127,7 +148,11 @@ fn same_text_on_stderr(cx: &Cx) -> Result<()> {
 
 fn text_on_stderr(cx: &Cx) -> Result<()> {
     let out = cx.rt(&["state", "absent"])?.code(1)?.one_line()?;
-    ensure!(out.stderr.contains("level=error msg=") && out.stderr.starts_with("time=\""), "stderr {}", out.stderr);
+    ensure!(
+        out.stderr.contains("level=error msg=") && out.stderr.starts_with("time=\""),
+        "stderr {}",
+        out.stderr
+    );
     ensure!(!out.stderr.contains('\u{1b}'), "colour in a file: {:?}", out.stderr);
     Ok(())
 }
@@ -144,7 +169,10 @@ fn text_in_file(cx: &Cx) -> Result<()> {
 
 fn file_mode_and_relative_path(cx: &Cx) -> Result<()> {
     let root = cx.root.display().to_string();
-    cx.bare(&["--log", "here.json", "--log-format=json", "--root", &root, "state", "absent"]).cwd(&cx.dir).run()?.code(1)?;
+    cx.bare(&["--log", "here.json", "--log-format=json", "--root", &root, "state", "absent"])
+        .cwd(&cx.dir)
+        .run()?
+        .code(1)?;
     let mode = fs::metadata(cx.path("here.json"))?.permissions().mode() & 0o777;
     eq("mode", mode, 0o644)?;
     eq("objects", objects(&cx.path("here.json"))?.len(), 1)
@@ -164,8 +192,17 @@ fn debug_is_not_error(cx: &Cx) -> Result<()> {
     let b = cx.bundle()?;
     b.save()?;
     let log = cx.path("log.json");
-    let flags =
-        ["--debug", "--log", &log.display().to_string(), "--log-format", "json", "run", "--bundle", &b.path(), &cx.id()];
+    let flags = [
+        "--debug",
+        "--log",
+        &log.display().to_string(),
+        "--log-format",
+        "json",
+        "run",
+        "--bundle",
+        &b.path(),
+        &cx.id(),
+    ];
     let out = cx.cmd(&flags).run()?.ok()?;
     eq("stdout", out.stdout, "")?;
     if log.exists() {
@@ -186,7 +223,16 @@ fn message_with_quotes_and_newlines(cx: &Cx) -> Result<()> {
     let mut b = cx.bundle()?;
     b.set("/process/args", json!(["/bin/\"a\nb\\\u{1}"])).save()?;
     let log = cx.path("log.json");
-    let flags = ["--log", &log.display().to_string(), "--log-format", "json", "create", "--bundle", &b.path(), &cx.id()];
+    let flags = [
+        "--log",
+        &log.display().to_string(),
+        "--log-format",
+        "json",
+        "create",
+        "--bundle",
+        &b.path(),
+        &cx.id(),
+    ];
     cx.cmd(&flags).run()?.code(1)?;
     eq("error objects", errors(&log)?.len(), 1)
 }

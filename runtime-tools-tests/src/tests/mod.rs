@@ -3,15 +3,20 @@
 use crate::cx::Cx;
 use anyhow::Result;
 
+mod binds;
 mod cgroups;
 mod cli;
 mod compare_with;
 pub mod configs;
+mod credentials;
+mod destinations;
 mod devices;
 mod errors;
 mod events;
 mod exec;
+mod exec_process;
 mod hooks;
+mod kernel;
 mod kill;
 mod lifecycle;
 mod log;
@@ -20,6 +25,8 @@ mod namespaces;
 mod paths;
 mod pause;
 mod process;
+mod resources;
+mod root;
 mod seccomp;
 mod state;
 mod stdio;
@@ -57,5 +64,36 @@ pub(crate) use tests;
 
 /// Every test, in the order of a container's life.
 pub fn all() -> Vec<Test> {
-    [cli::TESTS, lifecycle::TESTS, state::TESTS, kill::TESTS, errors::TESTS, log::TESTS, hooks::TESTS, exec::TESTS, terminal::TESTS, stdio::TESTS, process::TESTS, namespaces::TESTS, mounts::TESTS, devices::TESTS, paths::TESTS, seccomp::TESTS, cgroups::TESTS, pause::TESTS, update::TESTS, events::TESTS, configs::TESTS, compare_with::TESTS].concat()
+    [
+        cli::TESTS,
+        lifecycle::TESTS,
+        state::TESTS,
+        kill::TESTS,
+        errors::TESTS,
+        log::TESTS,
+        hooks::TESTS,
+        exec::TESTS,
+        exec_process::TESTS,
+        terminal::TESTS,
+        stdio::TESTS,
+        process::TESTS,
+        credentials::TESTS,
+        kernel::TESTS,
+        namespaces::TESTS,
+        mounts::TESTS,
+        binds::TESTS,
+        destinations::TESTS,
+        root::TESTS,
+        devices::TESTS,
+        paths::TESTS,
+        seccomp::TESTS,
+        cgroups::TESTS,
+        resources::TESTS,
+        pause::TESTS,
+        update::TESTS,
+        events::TESTS,
+        configs::TESTS,
+        compare_with::TESTS,
+    ]
+    .concat()
 }

@@ -57,7 +57,9 @@ fn new_ones(cx: &Cx) -> Result<()> {
 
 /// One of them missing in the config means the runtime's own.
 fn inherited(cx: &Cx) -> Result<()> {
-    for (kind, name) in [("pid", "pid"), ("network", "net"), ("ipc", "ipc"), ("uts", "uts"), ("cgroup", "cgroup")] {
+    for (kind, name) in
+        [("pid", "pid"), ("network", "net"), ("ipc", "ipc"), ("uts", "uts"), ("cgroup", "cgroup")]
+    {
         let mut b = cx.bundle()?;
         b.without_namespace(kind);
         match kind {
@@ -78,7 +80,10 @@ fn inherited(cx: &Cx) -> Result<()> {
 fn inherited_all_but_mount(cx: &Cx) -> Result<()> {
     let mut b = cx.bundle()?;
     b.set("/linux/namespaces", json!([{"type": "mount"}])).remove("/hostname");
-    b.without_mount("/sys").without_mount("/sys/fs/cgroup").without_mount("/dev/mqueue").remove("/linux/maskedPaths");
+    b.without_mount("/sys")
+        .without_mount("/sys/fs/cgroup")
+        .without_mount("/dev/mqueue")
+        .remove("/linux/maskedPaths");
     let v = b.inside()?;
     for (kind, name) in KINDS {
         let inherits = v["ns"][name] == json!(own(name)?);
@@ -90,7 +95,10 @@ fn inherited_all_but_mount(cx: &Cx) -> Result<()> {
 /// No mount namespace: what the runtime mounts stays in the caller's. Upstream's programs ask for it.
 fn inherited_mount(cx: &Cx) -> Result<()> {
     let mut b = cx.bundle()?;
-    b.set("/linux/namespaces", json!([])).remove("/hostname").remove("/linux/maskedPaths").remove("/linux/readonlyPaths");
+    b.set("/linux/namespaces", json!([]))
+        .remove("/hostname")
+        .remove("/linux/maskedPaths")
+        .remove("/linux/readonlyPaths");
     b.set("/mounts", json!([{"destination": "/proc", "type": "proc", "source": "proc"}]));
     let seen = b.inside();
     // Whatever is mounted there now is ours to take away.
@@ -180,7 +188,8 @@ fn joined_pid(cx: &Cx) -> Result<()> {
 fn joined_mount(cx: &Cx) -> Result<()> {
     let holder = Holder::new(cx, &["--mount", "--propagation", "private"])?;
     let mut b = cx.bundle()?;
-    b.without_namespace("mount").push("/linux/namespaces", json!({"type": "mount", "path": holder.path("mnt")}));
+    b.without_namespace("mount")
+        .push("/linux/namespaces", json!({"type": "mount", "path": holder.path("mnt")}));
     b.save()?;
     let out = cx.rt(&["run", "--bundle", &b.path(), &cx.id()])?;
     if out.code != 0 {
@@ -203,7 +212,11 @@ fn joined_of_another_container(cx: &Cx) -> Result<()> {
     }
     let v = b.inside()?;
     for name in ["net", "ipc", "uts"] {
-        same(name, &v["ns"][name], json!(fs::read_link(format!("/proc/{pid}/ns/{name}"))?.display().to_string()))?;
+        same(
+            name,
+            &v["ns"][name],
+            json!(fs::read_link(format!("/proc/{pid}/ns/{name}"))?.display().to_string()),
+        )?;
     }
     same("hostname", &v["hostname"], json!("suite"))?;
     first.end()
@@ -251,7 +264,9 @@ fn orphans_go_to_process_one(cx: &Cx) -> Result<()> {
     b.probe(&["sleep"]);
     let c = b.start()?;
     c.exec(&[], &["orphan", "/orphan"])?.ok()?;
-    let text = crate::cx::wait_for("the orphan", || Ok(fs::read_to_string(b.rootfs().join("orphan")).ok().filter(|t| !t.is_empty())))?;
+    let text = crate::cx::wait_for("the orphan", || {
+        Ok(fs::read_to_string(b.rootfs().join("orphan")).ok().filter(|t| !t.is_empty()))
+    })?;
     ensure!(text.split_whitespace().nth(1) == Some("1"), "new parent: {text}");
     c.end()
 }
@@ -276,7 +291,9 @@ fn user_with_mappings(cx: &Cx) -> Result<()> {
     let v: Value = serde_json::from_str(lines[0])?;
     ensure!(v["ns"]["user"] != json!(own("user")?), "the user namespace is the runtime's");
     same("uid", &v["uid"], json!([0, 0, 0]))?;
-    let words = |l: &str| l.trim_matches(['"', '\\', 'n']).split_whitespace().skip(1).map(String::from).collect::<Vec<_>>();
+    let words = |l: &str| {
+        l.trim_matches(['"', '\\', 'n']).split_whitespace().skip(1).map(String::from).collect::<Vec<_>>()
+    };
     eq("uid_map", words(&lines[1].replace('"', " ").replace("\\n", " ")), vec!["0", "1000", "2000"])?;
     eq("gid_map", words(&lines[2].replace('"', " ").replace("\\n", " ")), vec!["0", "3000", "2000"])
 }
@@ -286,7 +303,11 @@ fn user_root_is_mapped(cx: &Cx) -> Result<()> {
     b.probe(&["sleep"]);
     let c = b.start()?;
     let status = fs::read_to_string(format!("/proc/{}/status", c.pid()?))?;
-    let uid = status.lines().find_map(|l| l.strip_prefix("Uid:")).and_then(|l| l.split_whitespace().next()).map(String::from);
+    let uid = status
+        .lines()
+        .find_map(|l| l.strip_prefix("Uid:"))
+        .and_then(|l| l.split_whitespace().next())
+        .map(String::from);
     eq("uid outside", uid, Some("1000".into()))?;
     same("uid of exec", &c.exec_inside(&[])?["uid"], json!([0, 0, 0]))?;
     c.end()
@@ -297,8 +318,10 @@ fn time_offsets(cx: &Cx) -> Result<()> {
         return skip("no time namespaces here");
     }
     let mut b = cx.bundle()?;
-    b.push("/linux/namespaces", json!({"type": "time"}))
-        .set("/linux/timeOffsets", json!({"boottime": {"secs": 1_000_000}, "monotonic": {"secs": 2_000_000, "nanosecs": 5}}));
+    b.push("/linux/namespaces", json!({"type": "time"})).set(
+        "/linux/timeOffsets",
+        json!({"boottime": {"secs": 1_000_000}, "monotonic": {"secs": 2_000_000, "nanosecs": 5}}),
+    );
     let lines = b.lines(&["seq", "cat", "/proc/uptime", "---", "readlink", "/proc/self/ns/time"])?;
     let text: String = serde_json::from_str(lines[0].trim_start_matches("ok "))?;
     let seconds: f64 = text.split_whitespace().next().context("no uptime")?.parse()?;

@@ -31,7 +31,8 @@ tests!["paths":
 fn masked_file(cx: &Cx) -> Result<()> {
     let mut b = cx.bundle()?;
     b.set("/linux/maskedPaths", json!(["/etc/plain"]));
-    let lines = b.answers(&[&["cat", "/etc/plain"], &["stat", "/etc/plain"], &["open", "/etc/plain", "rw"]])?;
+    let lines =
+        b.answers(&[&["cat", "/etc/plain"], &["stat", "/etc/plain"], &["open", "/etc/plain", "rw"]])?;
     eq("content", lines[0].as_str(), "ok \"\"")?;
     let v: Value = serde_json::from_str(&lines[1])?;
     same("node", &json!([v["type"], v["rdev"]]), json!(["c", "1:3"]))?;
@@ -116,7 +117,8 @@ fn masked_relative(cx: &Cx) -> Result<()> {
 fn masked_with_image_null(cx: &Cx) -> Result<()> {
     let mut b = cx.bundle()?;
     b.set("/mounts", json!([{"destination": "/proc", "type": "proc", "source": "proc"}]));
-    b.set("/linux/maskedPaths", json!(["/etc/plain", "/proc/sysrq-trigger"])).set("/linux/readonlyPaths", json!([]));
+    b.set("/linux/maskedPaths", json!(["/etc/plain", "/proc/sysrq-trigger"]))
+        .set("/linux/readonlyPaths", json!([]));
     symlink("/proc/sys/kernel/core_pattern", b.rootfs().join("dev/null"))?;
     b.probe(&["cat", "/etc/plain"]).save()?;
     let before = cx.snapshot()?;
@@ -178,10 +180,12 @@ fn readonly_missing_is_skipped(cx: &Cx) -> Result<()> {
 
 fn readonly_keeps_flags(cx: &Cx) -> Result<()> {
     let mut b = cx.bundle()?;
-    b.mount("/mnt", "tmpfs", "tmpfs", &["nosuid", "nodev", "noexec"]).set("/linux/readonlyPaths", json!(["/mnt"]));
+    b.mount("/mnt", "tmpfs", "tmpfs", &["nosuid", "nodev", "noexec"])
+        .set("/linux/readonlyPaths", json!(["/mnt"]));
     let v = b.inside()?;
     let lines = v["mountinfo"].as_array().context("mountinfo")?.clone();
-    let last = lines.iter().filter_map(Value::as_str).rfind(|l| l.contains(" /mnt ")).context("no mount at /mnt")?;
+    let last =
+        lines.iter().filter_map(Value::as_str).rfind(|l| l.contains(" /mnt ")).context("no mount at /mnt")?;
     let options: Vec<&str> = last.split(' ').nth(5).unwrap_or_default().split(',').collect();
     for wanted in ["ro", "nosuid", "nodev", "noexec"] {
         ensure!(options.contains(&wanted), "no {wanted} in {last}");
@@ -219,7 +223,9 @@ fn readonly_is_recursive_over_submounts(cx: &Cx) -> Result<()> {
 
 fn exec_sees_them_too(cx: &Cx) -> Result<()> {
     let mut b = cx.bundle()?;
-    b.set("/linux/maskedPaths", json!(["/etc/plain"])).set("/linux/readonlyPaths", json!(["/home"])).probe(&["sleep"]);
+    b.set("/linux/maskedPaths", json!(["/etc/plain"]))
+        .set("/linux/readonlyPaths", json!(["/home"]))
+        .probe(&["sleep"]);
     let c = b.start()?;
     let out = c.exec(&[], &["seq", "cat", "/etc/plain", "---", "create", "/home/x", "x"])?.ok()?;
     eq("answers", out.lines(), vec!["ok \"\"", "EROFS"])?;

@@ -48,7 +48,11 @@ fn fields(cx: &Cx) -> Result<()> {
     let c = b.create()?;
     for status in ["created", "running"] {
         let s = c.state()?;
-        ensure!(s["ociVersion"].as_str().is_some_and(|v| v.starts_with("1.")), "ociVersion {}", s["ociVersion"]);
+        ensure!(
+            s["ociVersion"].as_str().is_some_and(|v| v.starts_with("1.")),
+            "ociVersion {}",
+            s["ociVersion"]
+        );
         same("id", &s["id"], json!(c.id))?;
         same("status", &s["status"], json!(status))?;
         same("bundle", &s["bundle"], json!(b.path()))?;
@@ -138,8 +142,11 @@ fn pid_file(cx: &Cx) -> Result<()> {
     fs::write(&file, "an old and longer content")?;
     c.create(&["--pid-file", &file.display().to_string()])?.ok()?;
     eq("pid file", fs::read_to_string(&file)?, c.pid()?.to_string())?;
-    let left: Vec<_> =
-        fs::read_dir(&cx.dir)?.flatten().map(|e| e.file_name()).filter(|n| n.to_string_lossy().contains("pid")).collect();
+    let left: Vec<_> = fs::read_dir(&cx.dir)?
+        .flatten()
+        .map(|e| e.file_name())
+        .filter(|n| n.to_string_lossy().contains("pid"))
+        .collect();
     eq("files named pid", left.len(), 1)?;
     c.delete_force()?;
     Ok(())
@@ -161,9 +168,11 @@ fn pid_file_in_absent_directory(cx: &Cx) -> Result<()> {
     let b = cx.bundle()?;
     b.save()?;
     let before = cx.snapshot()?;
-    b.container().create(&["--pid-file", "/absent/dir/pid"])?.fails(&["no such file or directory"]).map(drop).or_else(
-        |e| if cx.kind == "crun" { Ok(()) } else { Err(e) },
-    )?;
+    b.container()
+        .create(&["--pid-file", "/absent/dir/pid"])?
+        .fails(&["no such file or directory"])
+        .map(drop)
+        .or_else(|e| if cx.kind == "crun" { Ok(()) } else { Err(e) })?;
     cx.nothing_left(&before)
 }
 
@@ -283,7 +292,11 @@ fn ps_table(cx: &Cx) -> Result<()> {
     if cx.kind != "crun" {
         // Flags after the id belong to ps.
         let out = cx.rt(&["ps", &c.id, "-o", "pid,comm"])?.ok()?;
-        eq("chosen columns", out.lines().get(1).map(|l| l.split_whitespace().collect()), Some(vec![pid.as_str(), "probe"]))?;
+        eq(
+            "chosen columns",
+            out.lines().get(1).map(|l| l.split_whitespace().collect()),
+            Some(vec![pid.as_str(), "probe"]),
+        )?;
     }
     c.end()
 }

@@ -50,7 +50,12 @@ fn callers_descriptors_do_not_leak(cx: &Cx) -> Result<()> {
     let mut b = cx.bundle()?;
     b.probe(&["json"]).save()?;
     let dir: OwnedFd = File::open("/")?.into();
-    let fds = vec![(file_fd(cx, "a", "a")?, 3), (dir, 4), (file_fd(cx, "b", "b")?, 9), (file_fd(cx, "c", "c")?, 100)];
+    let fds = vec![
+        (file_fd(cx, "a", "a")?, 3),
+        (dir, 4),
+        (file_fd(cx, "b", "b")?, 9),
+        (file_fd(cx, "c", "c")?, 100),
+    ];
     let v = cx.cmd(&["run", "--bundle", &b.path(), &cx.id()]).fds(fds)?.run()?.ok()?.json()?;
     eq(&v["fds"].to_string(), numbers(&v), vec!["0", "1", "2"])
 }
@@ -105,7 +110,8 @@ fn owned_by_the_user(cx: &Cx) -> Result<()> {
 /// Standard input from the host's /dev/null becomes the container's: its mount is one that the container sees.
 fn dev_null_is_the_containers(cx: &Cx) -> Result<()> {
     let mut b = cx.bundle()?;
-    b.probe(&["seq", "cat", "/proc/self/fdinfo/0", "---", "cat", "/proc/self/mountinfo", "---", "fd", "0"]).save()?;
+    b.probe(&["seq", "cat", "/proc/self/fdinfo/0", "---", "cat", "/proc/self/mountinfo", "---", "fd", "0"])
+        .save()?;
     let c = b.container();
     let out = c.create(&[])?.ok()?;
     let pid = c.pid()?;
@@ -132,7 +138,11 @@ fn dev_null_keeps_its_owner(cx: &Cx) -> Result<()> {
     b.set("/process/user", json!({"uid": 1000, "gid": 1000}));
     b.run()?.ok()?;
     let after = fs::metadata("/dev/null")?;
-    eq("owner and mode", (after.uid(), after.gid(), after.mode()), (before.uid(), before.gid(), before.mode()))
+    eq(
+        "owner and mode",
+        (after.uid(), after.gid(), after.mode()),
+        (before.uid(), before.gid(), before.mode()),
+    )
 }
 
 /// A file on a read-only mount cannot change its owner.
@@ -154,8 +164,10 @@ fn read_only_files_are_fine(cx: &Cx) -> Result<()> {
 fn preserve_fds(cx: &Cx) -> Result<()> {
     let mut b = cx.bundle()?;
     b.probe(&["seq", "json", "---", "read-fd", "3", "---", "read-fd", "4"]).save()?;
-    let fds = vec![(file_fd(cx, "a", "first")?, 3), (file_fd(cx, "b", "second")?, 4), (file_fd(cx, "c", "c")?, 5)];
-    let out = cx.cmd(&["run", "--preserve-fds", "2", "--bundle", &b.path(), &cx.id()]).fds(fds)?.run()?.ok()?;
+    let fds =
+        vec![(file_fd(cx, "a", "first")?, 3), (file_fd(cx, "b", "second")?, 4), (file_fd(cx, "c", "c")?, 5)];
+    let out =
+        cx.cmd(&["run", "--preserve-fds", "2", "--bundle", &b.path(), &cx.id()]).fds(fds)?.run()?.ok()?;
     let v: Value = serde_json::from_str(out.lines()[0])?;
     eq(&v["fds"].to_string(), numbers(&v), vec!["0", "1", "2", "3", "4"])?;
     eq("content", out.lines()[1..].to_vec(), vec!["ok \"first\"", "ok \"second\""])
@@ -208,7 +220,8 @@ fn listen_fds_of_another_process(cx: &Cx) -> Result<()> {
     let mut b = cx.bundle()?;
     b.probe(&["json"]).save()?;
     let fds = vec![(file_fd(cx, "a", "first")?, 3)];
-    let cmd = cx.cmd(&["run", "--bundle", &b.path(), &cx.id()]).env("LISTEN_FDS", "1").env("LISTEN_PID", "99999");
+    let cmd =
+        cx.cmd(&["run", "--bundle", &b.path(), &cx.id()]).env("LISTEN_FDS", "1").env("LISTEN_PID", "99999");
     let v = cmd.fds(fds)?.run()?.ok()?.json()?;
     eq(&v["fds"].to_string(), numbers(&v), vec!["0", "1", "2"])?;
     ensure!(!v["environ"].to_string().contains("LISTEN_"), "environ {}", v["environ"]);
@@ -257,6 +270,10 @@ fn signal_state_is_clean(cx: &Cx) -> Result<()> {
     let v = b.inside()?;
     same("blocked", &v["sig_blocked"], json!("0000000000000000"))?;
     // The probe's own language runtime ignores SIGPIPE.
-    ensure!(["0000000000000000", "0000000000001000"].contains(&v["sig_ignored"].as_str().unwrap_or("")), "ignored {}", v["sig_ignored"]);
+    ensure!(
+        ["0000000000000000", "0000000000001000"].contains(&v["sig_ignored"].as_str().unwrap_or("")),
+        "ignored {}",
+        v["sig_ignored"]
+    );
     same("death signal", &v["pdeathsig"], json!(0))
 }

@@ -260,7 +260,8 @@ fn exec_process_file_with_console_size(cx: &Cx) -> Result<()> {
     std::fs::write(&file, process.to_string())?;
     let (file, pid) = (file.display().to_string(), pid.display().to_string());
     let path = socket.path.display().to_string();
-    cx.rt(&["exec", "--process", &file, "--console-socket", &path, "--detach", "--pid-file", &pid, &c.id])?.ok()?;
+    cx.rt(&["exec", "--process", &file, "--console-socket", &path, "--detach", "--pid-file", &pid, &c.id])?
+        .ok()?;
     let v = answer(&read_all(&socket.receive()?.master)?)?;
     reap(std::fs::read_to_string(&pid)?.parse()?)?;
     c.end()?;

@@ -1,0 +1,135 @@
+//! The root file system: read-only or not, where it may be, and that nothing else is visible from it.
+
+use super::tests;
+use crate::bundle::Bundle;
+use crate::cx::{Cx, eq, same};
+use crate::mountinfo::{at, has, mounts_of, parse};
+use anyhow::{Context, Result, ensure};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use serde_json::json;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, symlink};
+
+tests!["root":
+    root_read_only,
+    root_writable,
+    root_absolute_path,
+    root_is_a_mount_point deviates ["runc" = "clears nodev and nosuid", "crun" = "clears nodev and nosuid"],
+    root_is_a_link deviates ["crun" = "follows it"],
+    nothing_of_the_host_is_visible,
+    working_directory_is_not_pinned,
+    no_pivot,
+    rootfs_unchanged_after_run,
+];
+
+fn root_read_only(cx: &Cx) -> Result<()> {
+    let mut b = cx.bundle()?;
+    b.set("/root/readonly", json!(true)).mount("/tmp", "tmpfs", "tmpfs", &[]);
+    b.expect(&[
+        (&["create", "/x", "x"], "EROFS"),
+        (&["create", "/etc/x", "x"], "EROFS"),
+        (&["create", "/tmp/x", "x"], "ok"),
+        (&["create", "/dev/shm/x", "x"], "ok"),
+    ])?;
+    fs::write(b.rootfs().join("host"), "x").context("the host's view became read-only")
+}
+
+fn root_writable(cx: &Cx) -> Result<()> {
+    let mut b = cx.bundle()?;
+    b.set("/root/readonly", json!(false));
+    b.expect(&[(&["create", "/x", "x"], "ok")])
+}
+
+fn root_absolute_path(cx: &Cx) -> Result<()> {
+    let mut b = cx.bundle()?;
+    let path = b.rootfs().display().to_string();
+    for form in [path.clone(), format!("{path}/")] {
+        b.set("/root/path", json!(form));
+        b.run()?.ok()?;
+    }
+    Ok(())
+}
+
+/// Engines hand over a mount: nodev and the like of it stay.
+fn root_is_a_mount_point(cx: &Cx) -> Result<()> {
+    let mut b = cx.bundle()?;
+    let root = b.rootfs();
+    mount(Some(&root), &root, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_NODEV | MsFlags::MS_NOSUID;
+    mount(None::<&str>, &root, None::<&str>, flags, None::<&str>)?;
+    b.set("/root/readonly", json!(true));
+    let result = mounts_of(&mut b);
+    umount2(&root, MntFlags::MNT_DETACH)?;
+    has(at(&result?, "/")?, &["ro", "nodev", "nosuid"], &[])
+}
+
+fn root_is_a_link(cx: &Cx) -> Result<()> {
+    let mut b = cx.bundle()?;
+    symlink("rootfs", b.dir.join("link"))?;
+    b.set("/root/path", json!("link"));
+    let before = cx.snapshot()?;
+    b.run()?.code(1)?;
+    cx.nothing_left(&before)
+}
+
+fn nothing_of_the_host_is_visible(cx: &Cx) -> Result<()> {
+    let mut b = cx.bundle()?;
+    let v = b.inside()?;
+    let all = parse(&v);
+    for m in &all {
+        ensure!(
+            ["/", "/proc", "/dev", "/sys"]
+                .iter()
+                .any(|p| m.target == *p || m.target.starts_with(&format!("{}/", p.trim_end_matches('/')))),
+            "an unexpected mount {m:?}"
+        );
+    }
+    eq("mounts on /", all.iter().filter(|m| m.target == "/").count(), 1)?;
+    let mut got: Vec<String> = serde_json::from_value(v["root"].clone())?;
+    got.retain(|n| n != ".pivot_root");
+    let mut wanted: Vec<String> =
+        fs::read_dir(b.rootfs())?.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+    wanted.sort();
+    eq("names in /", got, wanted)
+}
+
+/// The caller's directory can be removed and its mounts go away while the container runs.
+fn working_directory_is_not_pinned(cx: &Cx) -> Result<()> {
+    let dir = cx.path("caller");
+    fs::create_dir(&dir)?;
+    mount(Some("tmpfs"), &dir, Some("tmpfs"), MsFlags::empty(), None::<&str>)?;
+    let mut b = cx.bundle()?;
+    b.probe(&["sleep"]).save()?;
+    let c = b.container();
+    cx.cmd(&["create", "--bundle", &b.path(), &c.id]).cwd(&dir).run()?.ok()?;
+    let busy = nix::mount::umount(&dir);
+    c.delete_force()?;
+    busy.context("unmount the caller's directory")
+}
+
+fn no_pivot(cx: &Cx) -> Result<()> {
+    let mut b = cx.bundle()?;
+    fs::write(b.rootfs().join("only-inside"), "")?;
+    b.probe(&["json"]).save()?;
+    let v = cx.rt(&["run", "--no-pivot", "--bundle", &b.path(), &cx.id()])?.ok()?.json()?;
+    ensure!(v["root"].to_string().contains("only-inside"), "root {}", v["root"]);
+    same("cwd", &v["cwd"], json!("/"))
+}
+
+fn rootfs_unchanged_after_run(cx: &Cx) -> Result<()> {
+    let mut b = cx.bundle()?;
+    let list = |b: &Bundle| -> Result<Vec<(String, u32, u32)>> {
+        let mut all = vec![];
+        for dir in ["", "dev", "etc", "proc", "sys", "tmp"] {
+            for e in fs::read_dir(b.rootfs().join(dir))?.flatten() {
+                let m = e.metadata()?;
+                all.push((e.path().display().to_string(), m.mode(), m.uid()));
+            }
+        }
+        all.sort();
+        Ok(all)
+    };
+    let before = list(&b)?;
+    b.set("/root/readonly", json!(true)).run()?.ok()?;
+    eq("root filesystem", list(&b)?, before)
+}
