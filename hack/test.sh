@@ -99,7 +99,7 @@ else
     need busybox busybox-static
     stage sweep-build plain sh -c "cd '$suite_dir/sweep' && cargo build --release --target $target"
     sweep=$suite_dir/sweep/target/$target/release/sweep
-    # Every seventh call here; all of them in a quarter of an hour: runtime-tools-tests/sweep/README.md.
+    # Every seventh call here; SWEEP_EVERY=1 takes all of them.
     stage sweep-v1 counts "$sweep" "$naru" --view v1 --every "${SWEEP_EVERY:-7}"
     stage sweep-v2 counts "$sweep" "$naru" --view v2 --every "${SWEEP_EVERY:-7}"
 fi

@@ -88,7 +88,7 @@ fn stats_once(cx: &Cx) -> Result<()> {
     if cx.unified() || cgroup::has("cpuacct") {
         if data["cpu"]["usage"]["total"].as_u64().unwrap_or(0) == 0 {
             c.end()?;
-            return crate::cx::skip("this kernel counts no time that short");
+            return skip("this kernel counts no time that short");
         }
     }
     c.end()
