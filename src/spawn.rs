@@ -209,6 +209,12 @@ pub fn start(store: &Store, request: &Request) -> Result<Started> {
         ),
         _ => None,
     };
+    if let Some(linux) = spec.linux()
+        && plan::mount_label(linux).is_some()
+        && Path::new("/sys/fs/selinux/enforce").exists()
+    {
+        bail!("/linux/mountLabel: is not supported yet on a host with SELinux");
+    }
     // Until execve nobody may look into these processes (CVE-2016-9962).
     process::prctl(libc::PR_SET_DUMPABLE, 0).context("hide from containers")?;
     let mut launch = Launch {

@@ -78,30 +78,39 @@ fn container_null() -> Result<Option<std::os::fd::OwnedFd>> {
     }
 }
 
-/// Groups, ids, directory and the four other capability sets, in the order in which each step still has the right to
-/// do the next.
-pub fn switch_user(init: &Process) -> Outcome {
-    let caps = &init.capabilities;
-    // Always, also with none: the caller's groups are not the container's (T41).
-    process::setgroups(&init.groups).at(Step::User)?;
-    // Else a change to another user drops all of them.
-    process::prctl(libc::PR_SET_KEEPCAPS, 1).at(Step::Capabilities)?;
-    // Before the ids change, because root may enter directories that the user may not; after it, because root may be
-    // the one who is refused (a network filesystem).
-    let entered = nix::unistd::chdir(init.cwd.as_c_str());
-    process::set_ids(init.uid, init.gid).at(Step::User)?;
-    match entered {
+/// Changes to the working directory, making it where the image lacks it. False: this user may not enter it, the
+/// program's perhaps may. Before a seccomp filter is loaded, which may forbid getcwd(2).
+pub fn enter_cwd(init: &Process) -> Outcome<bool> {
+    match nix::unistd::chdir(init.cwd.as_c_str()) {
         Ok(()) => {}
-        Err(Errno::EACCES | Errno::EPERM) => nix::unistd::chdir(init.cwd.as_c_str()).at(Step::Cwd)?,
+        Err(Errno::EACCES | Errno::EPERM) => return Ok(false),
         Err(Errno::ENOENT) => {
             make_cwd(&init.cwd).at(Step::Cwd)?;
             nix::unistd::chdir(init.cwd.as_c_str()).at(Step::Cwd)?;
         }
         Err(errno) => return Err(errno).at(Step::Cwd),
     }
-    // A directory outside the root, by a leaked descriptor, shows as unreachable (CVE-2024-21626).
-    if !fs::cwd_is_inside_root().at(Step::Cwd)? {
-        return Err(Errno::ESTALE).at(Step::Cwd);
+    check_cwd()?;
+    Ok(true)
+}
+
+/// A directory outside the root, by a leaked descriptor, shows as unreachable (CVE-2024-21626).
+fn check_cwd() -> Outcome {
+    if fs::cwd_is_inside_root().at(Step::Cwd)? { Ok(()) } else { Err(Errno::ESTALE).at(Step::Cwd) }
+}
+
+/// Groups, ids and the four other capability sets, in the order in which each step still has the right to do the next.
+pub fn switch_user(init: &Process, in_cwd: bool) -> Outcome {
+    let caps = &init.capabilities;
+    // Always, also with none: the caller's groups are not the container's (T41).
+    process::setgroups(&init.groups).at(Step::User)?;
+    // Else a change to another user drops all of them.
+    process::prctl(libc::PR_SET_KEEPCAPS, 1).at(Step::Capabilities)?;
+    process::set_ids(init.uid, init.gid).at(Step::User)?;
+    // Root may be the one who is refused (a network filesystem).
+    if !in_cwd {
+        nix::unistd::chdir(init.cwd.as_c_str()).at(Step::Cwd)?;
+        check_cwd()?;
     }
     // What the kernel or the runtime cannot grant is left out, with no error (spec: warn).
     let able = process::permitted().at(Step::Capabilities)?;

@@ -242,13 +242,14 @@ fn become_program(init: &Process, preserve_fds: u32) -> Outcome {
     for (index, &(resource, soft, hard)) in init.rlimits.iter().enumerate() {
         process::set_limit(resource, soft, hard).at_index(Step::Rlimit, index)?;
     }
+    let in_cwd = creds::enter_cwd(init)?;
     if init.no_new_privileges {
         process::prctl(libc::PR_SET_NO_NEW_PRIVS, 1).at(Step::NoNewPrivileges)?;
     } else if let Some(filter) = &init.seccomp {
         // Without no_new_privs a filter needs CAP_SYS_ADMIN, so it goes before the capabilities do.
         crate::sys::seccomp::install(&filter.program, filter.flags).at(Step::Seccomp)?;
     }
-    creds::switch_user(init)?;
+    creds::switch_user(init, in_cwd)?;
     process::umask(init.umask);
     Ok(())
 }

@@ -151,7 +151,6 @@ fn refuse_unsupported(linux: &oci_spec::runtime::Linux) -> Result<()> {
         (linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()), "netDevices"),
         (linux.intel_rdt().is_some(), "intelRdt"),
         (linux.memory_policy().is_some(), "memoryPolicy"),
-        (linux.mount_label().as_ref().is_some_and(|label| !label.is_empty()), "mountLabel"),
         (linux.time_offsets().as_ref().is_some_and(|offsets| !offsets.is_empty()), "timeOffsets"),
         (listener.is_some(), "seccomp/listenerPath"),
     ] {
@@ -160,6 +159,11 @@ fn refuse_unsupported(linux: &oci_spec::runtime::Linux) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// `linux.mountLabel`, which only a kernel with SELinux in force can give to mounts: whether it has is asked by the caller.
+pub fn mount_label(linux: &oci_spec::runtime::Linux) -> Option<&str> {
+    linux.mount_label().as_deref().filter(|label| !label.is_empty())
 }
 
 /// A string without NUL as the kernel takes it.
