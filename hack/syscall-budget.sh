@@ -70,7 +70,7 @@ END
             if (verdict ~ /^[NO]/) { bad++; worst = $1 "/" $2 "/" $3 }
         }
         END {
-            printf "binary: %d bytes, limit %d%s\n", size, bytes, size > bytes ? " OVER" : ""
+            printf "binary: %d bytes, limit %d%s\n", size, bytes, (size > bytes ? " OVER" : "")
             if (size > bytes) bad++
             if (bad) { print "FAIL syscall-budget: " bad " over budget" (worst ? " (see --calls " worst ")" : ""); exit 1 }
             print "PASS syscall-budget"

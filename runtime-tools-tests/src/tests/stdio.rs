@@ -269,9 +269,11 @@ fn signal_state_is_clean(cx: &Cx) -> Result<()> {
     c.delete()?.ok()?;
     let v = b.inside()?;
     same("blocked", &v["sig_blocked"], json!("0000000000000000"))?;
-    // The probe's own language runtime ignores SIGPIPE.
+    // The probe's own language runtime ignores SIGPIPE; posix_spawn of the C library that started the tests leaves its own
+    // two signals (32 and 33) ignored, which no runtime changes.
+    let ignored = u64::from_str_radix(v["sig_ignored"].as_str().unwrap_or("x"), 16)?;
     ensure!(
-        ["0000000000000000", "0000000000001000"].contains(&v["sig_ignored"].as_str().unwrap_or("")),
+        ignored & !0x1_8000_1000 == 0,
         "ignored {}",
         v["sig_ignored"]
     );
