@@ -1,4 +1,4 @@
-//! Black-box suite for OCI runtimes. `RUNTIME=path suite [--view v1|v2|host] [--jobs N] [--list] [--keep] [FILTER..]`
+//! Black-box suite for OCI runtimes. `RUNTIME=path suite [--view v1|v2|host] [--jobs N] [--list] [--times] [--verbose] [FILTER..]`
 //! runs the tests whose names contain a filter; `REFERENCE=path suite compare` prints what containers see differently
 //! under two runtimes. Prints a line a test and counts; exit 1 when a test failed. Needs root.
 
@@ -31,7 +31,7 @@ struct Options {
     view: View,
     jobs: usize,
     list: bool,
-    keep: bool,
+    verbose: bool,
     times: bool,
     compare: bool,
     filters: Vec<String>,
@@ -58,7 +58,7 @@ fn options(args: &[String]) -> Result<Options> {
         view: default,
         jobs: 2,
         list: false,
-        keep: false,
+        verbose: false,
         times: false,
         compare: false,
         filters: vec![],
@@ -76,7 +76,7 @@ fn options(args: &[String]) -> Result<Options> {
             }
             "--jobs" => o.jobs = args.next().context("--jobs N")?.parse().context("--jobs N")?,
             "--list" => o.list = true,
-            "--keep" => o.keep = true,
+            "--verbose" => o.verbose = true,
             "--times" => o.times = true,
             "compare" => o.compare = true,
             flag if flag.starts_with('-') => bail!("unknown flag {flag}"),
@@ -193,10 +193,8 @@ fn supervise(o: &Options) -> Result<i32> {
         }
     });
     cgroup::remove(&base)?;
-    if !o.keep {
-        nix::mount::umount2(&dir, nix::mount::MntFlags::MNT_DETACH)?;
-        fs::remove_dir(&dir)?;
-    }
+    nix::mount::umount2(&dir, nix::mount::MntFlags::MNT_DETACH)?;
+    fs::remove_dir(&dir)?;
     let [passed, failed, skipped, deviating] = *counts.lock().map_err(|_| anyhow::anyhow!("poisoned"))?;
     if deviating > 0 {
         println!("# {deviating} of the passed are known deviations of {kind}");
@@ -224,6 +222,11 @@ fn report(o: &Options, test: &Test, args: &Value, kind: &str, counts: &Mutex<[us
         (Verdict::Skip(why), _) => (2, format!("SKIP {}{time}: {why}", test.name)),
     };
     println!("{line}");
+    if o.verbose && slot == 1 {
+        // What the test itself printed.
+        let log = Path::new(args["dir"].as_str().unwrap_or_default()).join("log");
+        print!("{}", fs::read_to_string(log).unwrap_or_default());
+    }
     if let Ok(mut counts) = counts.lock() {
         counts[slot] += 1;
         if slot == 3 {

@@ -93,6 +93,7 @@ fn run(args: &[String]) -> i32 {
         ["read-fd", n] => {
             answer(fs::read_to_string(format!("/proc/self/fd/{n}")).map(|s| json!(s).to_string()))
         }
+        ["overwrite", path, ms] => overwrite(path, number(ms)),
         ["pids"] => say(&json!(pids()).to_string()),
         ["hook", path, rest @ ..] => hook(path, rest),
         ["exec", program, rest @ ..] => {
@@ -324,6 +325,27 @@ fn fork_until_error() -> i32 {
         let _ = nix::sys::wait::waitpid(Pid::from_raw(*pid), None);
     }
     say(&format!("{failure:?} {}", pids.len()))
+}
+
+/// Holds a file by a descriptor that only names it and tries, as long as told, to open that for writing and to append
+/// to it: how CVE-2019-5736 replaces a runtime. Says how often it was refused, or that it wrote.
+fn overwrite(path: &str, ms: u64) -> i32 {
+    let held = match open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()) {
+        Ok(fd) => fd,
+        Err(e) => return say(&format!("{e:?}")),
+    };
+    say("held");
+    let again = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&held));
+    let end = Instant::now() + Duration::from_millis(ms);
+    let mut refused = 0;
+    while Instant::now() < end {
+        if put(&again, libc::O_WRONLY | libc::O_APPEND, "overwritten").is_ok() {
+            return say("wrote");
+        }
+        refused += 1;
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    say(&format!("refused {}", refused > 0))
 }
 
 fn pids() -> Vec<u32> {

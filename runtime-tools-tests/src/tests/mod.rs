@@ -22,6 +22,7 @@ mod lifecycle;
 mod log;
 mod mounts;
 mod namespaces;
+mod own_binary;
 mod paths;
 mod pause;
 mod process;
@@ -87,6 +88,7 @@ pub fn all() -> Vec<Test> {
         devices::TESTS,
         paths::TESTS,
         seccomp::TESTS,
+        own_binary::TESTS,
         cgroups::TESTS,
         resources::TESTS,
         pause::TESTS,

@@ -38,6 +38,7 @@ tests!["seccomp":
     setup_calls_may_be_forbidden,
     with_user_and_few_calls,
     old_profile_without_no_new_privs,
+    getcwd_may_be_forbidden deviates ["runc" = "calls it after the filter is loaded"],
     big_profile,
     exec_gets_it_too,
     notify_without_listener deviates ["crun" = "has words of its own"],
@@ -432,6 +433,16 @@ fn old_profile_without_no_new_privs(cx: &Cx) -> Result<()> {
             let out = b.run().with_context(|| format!("uid {uid}, {program}"))?.ok()?;
             eq("output", out.stdout, "ran\n")?;
         }
+    }
+    Ok(())
+}
+
+/// Whether the working directory is inside is to be asked before.
+fn getcwd_may_be_forbidden(cx: &Cx) -> Result<()> {
+    for uid in [0, 1000] {
+        let mut b = filter(cx, ALLOW, json!([rule(&["getcwd"], ERRNO)]))?;
+        b.remove("/process/noNewPrivileges").set("/process/user", json!({"uid": uid, "gid": uid}));
+        b.expect(&[(&["syscall", "getcwd"], "EPERM")])?;
     }
     Ok(())
 }

@@ -48,6 +48,7 @@ fn started<'a>(b: &Bundle<'a>) -> Result<(crate::container::Container<'a>, File,
     let c = b.container();
     c.create(&["--console-socket", &socket.path.display().to_string()])?.ok()?;
     let master = socket.receive()?.master;
+    ensure!(socket.silent()?, "a second connection to the console socket");
     let pid = c.pid()?;
     c.start()?.ok()?;
     Ok((c, master, pid))

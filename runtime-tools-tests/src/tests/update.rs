@@ -18,7 +18,7 @@ tests!["update":
     memory_unlimited_lifts_swap deviates ["crun" = "leaves the limit of swap"],
     memory_below_usage_v1 deviates ["crun" = "has words of its own"],
     memory_checked_before_update_v2 deviates ["crun" = "has words of its own"],
-    kernel_memory_is_ignored,
+    kernel_memory_is_ignored deviates ["crun" = "refuses it on v2"],
     cpu_quota_and_period_keep_each_other,
     cpu_burst deviates ["crun" = "has no such flag"],
     cpu_shares,
