@@ -46,10 +46,9 @@ stage() { # NAME counts|plain CMD..
     fi
     if [ "$kind" = counts ] && [ -n "$line" ]; then
         local p f s
-        p=$(sed 's/.*\b\([0-9]*\) passed.*/\1/' <<<"$line")
-        f=$(sed 's/.*\b\([0-9]*\) failed.*/\1/' <<<"$line")
-        s=$(sed -n 's/.*\b\([0-9]*\) skipped.*/\1/p' <<<"$line")
-        passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + ${s:-0}))
+        [[ $line =~ ([0-9]+)\ passed,\ ([0-9]+)\ failed(,\ ([0-9]+)\ skipped)? ]]
+        p=${BASH_REMATCH[1]} f=${BASH_REMATCH[2]} s=${BASH_REMATCH[4]:-0}
+        passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
         grep -E '^SKIP' "$log" || true
         [ "$status" = 0 ] || [ "$f" != 0 ] || { failed=$((failed + 1)) f=1; }
         if [ "$f" != 0 ]; then

@@ -103,7 +103,10 @@ fn stats_follow_limits(cx: &Cx) -> Result<()> {
     same("limit", &data["memory"]["usage"]["limit"], json!(33_554_432))?;
     let usage = data["memory"]["usage"]["usage"].as_u64();
     ensure!(usage > Some(0) && data["memory"]["usage"]["max"].as_u64() >= usage, "{}", data["memory"]);
-    ensure!(data["memory"]["raw"]["pgfault"].as_u64() > Some(0), "{}", data["memory"]["raw"]);
+    // The kernel adds these up every two seconds.
+    wait_for("page faults in memory.stat", || {
+        Ok((stats(&c)?["memory"]["raw"]["pgfault"].as_u64() > Some(0)).then_some(()))
+    })?;
     cx.rt(&["update", "--pids-limit", "-1", "--memory", "64m", &c.id])?.ok()?;
     let data = stats(&c)?;
     same("pids", &data["pids"], json!({"current": 1}))?;
