@@ -3,7 +3,7 @@
 use super::tests;
 use crate::bundle::Bundle;
 use crate::container::reap;
-use crate::cx::{Cx, eq, same};
+use crate::cx::{Cx, eq, same, wait_for};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use std::fs;
@@ -494,13 +494,17 @@ fn background_child_does_not_hold_create(cx: &Cx) -> Result<()> {
     let out = c.create(&[])?.ok()?;
     ensure!(out.took.as_millis() < 2500, "create waited for the child of a hook: {:?}", out.took);
     c.delete_force()?;
-    for entry in fs::read_dir("/proc")?.flatten() {
-        let text = fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
-        if text.contains("sleep\x003000")
-            && let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>()
-        {
-            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)?;
+    // It may not have become the probe yet.
+    let left = wait_for("the child of the hook", || {
+        let mut found = None;
+        for entry in fs::read_dir("/proc")?.flatten() {
+            let text = fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
+            if text.contains("sleep\x003000") {
+                found = entry.file_name().to_string_lossy().parse::<i32>().ok();
+            }
         }
-    }
+        Ok(found)
+    })?;
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(left), nix::sys::signal::Signal::SIGKILL)?;
     Ok(())
 }
