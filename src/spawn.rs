@@ -280,6 +280,7 @@ impl Launch<'_> {
             plan: self.plan,
             state: &guard.hook_state,
             wire: child_wire,
+            other_end: wire.as_fd(),
             gate: self.gate.as_ref().map(OwnedFd::try_clone).transpose().context("copy a descriptor")?,
             cgroups: self.cgroup.join_files(into_cgroup)?,
             proc: None,

@@ -20,7 +20,7 @@ use crate::sys::{Errno, exe, fs, process};
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime::{Capability, LinuxCapabilitiesBuilder, Process as SpecProcess, Spec, UserBuilder};
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// Namespaces that exec enters, whatever the configuration says of the others: user, pid and mount come with the
 /// pidfd in one call.
@@ -248,6 +248,7 @@ impl Join<'_> {
             child: Exec {
                 process,
                 wire: child_wire,
+                other_end: wire.as_fd().as_raw_fd(),
                 cgroups: entry.files,
                 keyring,
                 console,

@@ -54,6 +54,8 @@ pub struct Container<'a> {
     pub state: &'a crate::hooks::HookState,
     /// To the runtime.
     pub wire: Wire,
+    /// The runtime's end of it, inherited: with a copy here the runtime's death would never show.
+    pub other_end: std::os::fd::BorrowedFd<'a>,
     /// `create`: the listening gate. `run`: none.
     pub gate: Option<OwnedFd>,
     /// cgroup files to write `0` to, before anything else.
@@ -92,6 +94,7 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
     let plan = child.plan;
     let init = &plan.process;
 
+    fs::close_inherited(child.other_end);
     // While this is one thread and owns nothing: on cgroup v1 a self-write of `0` spares the grace period that the
     // runtime's write of a pid costs (7 ms after an idle gap). On v2 clone3 has already put us there.
     enter::join_cgroups(&child.cgroups).at(Step::JoinCgroup)?;
@@ -175,6 +178,8 @@ pub struct Exec<'a> {
     pub process: &'a Process,
     /// To the runtime.
     pub wire: Wire,
+    /// The runtime's end of it, inherited: its number.
+    pub other_end: i32,
     /// cgroup files to write `0` to.
     pub cgroups: Vec<OwnedFd>,
     /// Session keyring of the container.
@@ -202,6 +207,7 @@ pub fn exec(mut child: Exec) -> ! {
 
 fn exec_steps(child: &mut Exec) -> Outcome<std::convert::Infallible> {
     let init = child.process;
+    fs::close_inherited_number(child.other_end);
     enter::join_cgroups(&child.cgroups).at(Step::JoinCgroup)?;
     enter::all_processors().at(Step::Session)?;
     enter::die_with_runtime().at(Step::Session)?;

@@ -257,3 +257,15 @@ pub fn open_inheritable(path: &CStr, flags: i32) -> Result<OwnedFd> {
     // SAFETY: `path` is NUL-terminated and outlives the call.
     check(unsafe { libc::open(path.as_ptr(), flags) } as libc::c_long).map(owned)
 }
+
+/// Closes a forked child's copy of a descriptor that the parent's stack owns.
+pub fn close_inherited(fd: BorrowedFd) {
+    close_inherited_number(fd.as_raw_fd());
+}
+
+/// The same by number.
+pub fn close_inherited_number(fd: RawFd) {
+    // SAFETY: called in a forked child that ends in execve or _exit, so the value that owns the number is never dropped
+    // here, and nothing uses it.
+    unsafe { libc::close(fd) };
+}
