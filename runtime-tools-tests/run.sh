@@ -4,6 +4,7 @@
 # Prints one line a program, then the differences and the counts. Exit 1 when a program did worse than expected.
 #   pass   all of its checks held        fail   a check did not, or it ended badly
 #   empty  nothing was checked: the programs that print only failures
+# A program that expected.txt calls `race` may be lost by a fast runtime: it gets five tries to pass.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 [ $# -ge 1 ] && [ -x "$1/runtimetest" ] || { echo "usage: run.sh PATH [NAME..], PATH being a built checkout" >&2; exit 2; }
@@ -41,14 +42,23 @@ cd "$checkout" || exit 2
 names=("$@")
 [ ${#names[@]} -gt 0 ] || for t in validation/*/*.t; do names+=("$(basename "$t" .t)"); done
 for name in "${names[@]}"; do
-    mount -t tmpfs -o mode=755 tmpfs "$TMPDIR"
-    timeout -k 5 60 "validation/$name/$name.t" >"$work/out" 2>"$work/err" </dev/null
-    code=$?
-    bad=$(grep -c '^ *not ok' "$work/out"); good=$(grep -c '^ *ok' "$work/out")
-    if [ $code -ne 0 ] || [ "$bad" -ne 0 ]; then result=fail; failed=$((failed + 1))
-    elif [ "$good" -eq 0 ]; then result=empty; empty=$((empty + 1))
-    else result=pass; passed=$((passed + 1)); fi
     read -r _ expected reason < <(grep -E "^$name " "$here/expected.txt") || { expected=pass reason=; }
+    tries=1
+    [ "$expected" != race ] || { expected=pass tries=5; }
+    while :; do
+        mount -t tmpfs -o mode=755 tmpfs "$TMPDIR"
+        timeout -k 5 60 "validation/$name/$name.t" >"$work/out" 2>"$work/err" </dev/null
+        code=$?
+        bad=$(grep -c '^ *not ok' "$work/out"); good=$(grep -c '^ *ok' "$work/out")
+        if [ $code -ne 0 ] || [ "$bad" -ne 0 ]; then result=fail
+        elif [ "$good" -eq 0 ]; then result=empty
+        else result=pass; fi
+        sweep
+        umount -l "$TMPDIR"
+        tries=$((tries - 1))
+        [ $result = fail ] && [ $tries -gt 0 ] || break
+    done
+    case $result in fail) failed=$((failed + 1)) ;; empty) empty=$((empty + 1)) ;; pass) passed=$((passed + 1)) ;; esac
     why=
     if [ $result = fail ]; then
         why=$( (grep -m1 '^ *not ok' "$work/out"; grep -v '^[0-9.]*$' "$work/err" | head -n 2) | tr '\n' ' ' | cut -c1-200)
@@ -63,8 +73,6 @@ for name in "${names[@]}"; do
     else
         echo "FAIL $name: $result, expected $expected"; worse+=("$name: $result, expected $expected")
     fi
-    sweep
-    umount -l "$TMPDIR"
 done
 cd /
 umount -l "$work"; rmdir "$work"

@@ -65,6 +65,9 @@ fn normal(cx: &Cx, mut v: Value) -> Value {
             json!(text.replace(&cx.dir.display().to_string(), "DIR"))
         })
         .collect();
+    let order: Vec<String> =
+        mounts.iter().filter_map(|m| m.as_str()?.split(' ').nth(1).map(String::from)).collect();
+    v["mount_order"] = json!(order.join(" "));
     v["mountinfo"] = json!(mounts);
     if let Some(ns) = v["ns"].as_object_mut() {
         for (name, link) in ns.iter_mut() {

@@ -12,6 +12,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 tests!["mounts":
     default_set,
     order_of_the_config,
+    listed_order,
     tmpfs_options,
     tmpfs_flags deviates ["crun" = "does not undo a flag"],
     tmpfs_defaults deviates ["runc" = "hands the word to the file system"],
@@ -60,6 +61,33 @@ fn order_of_the_config(cx: &Cx) -> Result<()> {
     let order: Vec<&str> =
         all.iter().filter(|m| m.target.starts_with("/mnt")).map(|m| m.target.as_str()).collect();
     eq("order", order, vec!["/mnt", "/mnt/below", "/mnt"])
+}
+
+/// Kernels since 6.8 list mounts by the order in which they were made, which upstream's programs compare with the config.
+fn listed_order(cx: &Cx) -> Result<()> {
+    let mut b = cx.bundle()?;
+    let dir = source(cx, "source")?;
+    b.mount("/a", "tmpfs", "tmpfs", &[]).mount("/b", "bind", &dir, &["rbind"]).mount(
+        "/c",
+        "tmpfs",
+        "tmpfs",
+        &["ro"],
+    );
+    b.without_mount("/sys/fs/cgroup");
+    let wanted: Vec<String> = b.config["mounts"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|m| m["destination"].as_str().map(String::from))
+        .collect();
+    let all = mounts_of(&mut b)?;
+    let mut got: Vec<String> = vec![];
+    for m in &all {
+        if wanted.contains(&m.target) && !got.contains(&m.target) {
+            got.push(m.target.clone());
+        }
+    }
+    eq("order", got, wanted)
 }
 
 fn tmpfs_options(cx: &Cx) -> Result<()> {

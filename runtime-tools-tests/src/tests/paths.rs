@@ -25,6 +25,8 @@ tests!["paths":
     readonly_in_proc,
     readonly_through_a_link_stays_inside,
     readonly_is_recursive_over_submounts,
+    masked_below_readonly,
+    masked_and_readonly,
     exec_sees_them_too,
 ];
 
@@ -219,6 +221,35 @@ fn readonly_is_recursive_over_submounts(cx: &Cx) -> Result<()> {
     let mut b = cx.bundle()?;
     b.mount("/mnt/below", "tmpfs", "tmpfs", &[]).set("/linux/readonlyPaths", json!(["/mnt"]));
     b.expect(&[(&["create", "/mnt/x", "x"], "EROFS"), (&["create", "/mnt/below/x", "x"], "ok")])
+}
+
+/// Whichever of the two comes first, the mask must not end up below a bind that leaves it out.
+fn masked_below_readonly(cx: &Cx) -> Result<()> {
+    let mut b = cx.bundle()?;
+    fs::create_dir_all(b.rootfs().join("frozen/secret"))?;
+    fs::write(b.rootfs().join("frozen/secret/file"), "secret")?;
+    fs::write(b.rootfs().join("frozen/key"), "secret")?;
+    b.set("/linux/readonlyPaths", json!(["/frozen", "/proc/sys"]));
+    b.set("/linux/maskedPaths", json!(["/frozen/secret", "/frozen/key", "/proc/sys/kernel/hostname"]));
+    b.expect(&[
+        (&["ls", "/frozen/secret"], "[]"),
+        (&["cat", "/frozen/key"], "ok \"\""),
+        (&["cat", "/proc/sys/kernel/hostname"], "ok \"\""),
+        (&["create", "/frozen/x", "x"], "EROFS"),
+    ])
+}
+
+fn masked_and_readonly(cx: &Cx) -> Result<()> {
+    let mut b = cx.bundle()?;
+    fs::create_dir_all(b.rootfs().join("both/below"))?;
+    fs::write(b.rootfs().join("both/file"), "secret")?;
+    b.set("/linux/readonlyPaths", json!(["/both", "/etc/plain", "/both/below"]));
+    b.set("/linux/maskedPaths", json!(["/both", "/etc/plain"]));
+    b.expect(&[
+        (&["ls", "/both"], "[]"),
+        (&["create", "/both/x", "x"], "EROFS"),
+        (&["cat", "/etc/plain"], "ok \"\""),
+    ])
 }
 
 fn exec_sees_them_too(cx: &Cx) -> Result<()> {
