@@ -202,13 +202,14 @@ pub fn compile(
 }
 
 /// The order of the list, but for one thing: with a new network namespace a sysfs, and what follows below it, waits
-/// until the plain filesystems after it are mounted. The runtime makes that namespace meanwhile, which takes longer than
+/// until the plain filesystems below `/dev` after it are mounted, where no process can tell the difference. The runtime makes that namespace meanwhile, which takes longer than
 /// all of them. Bind mounts are never overtaken: their destinations may lead anywhere through links of the image.
 pub fn order(mounts: &[Mount], new_network: bool) -> Vec<usize> {
     let mut order: Vec<usize> = (0..mounts.len()).collect();
     let plain = |mount: &Mount| {
         let names = [&b"proc"[..], b"tmpfs", b"devpts", b"mqueue"];
-        matches!(&mount.kind, Kind::Filesystem(fs) if names.contains(&fs.fstype.to_bytes()))
+        mount.destination.to_bytes().starts_with(b"/dev/")
+            && matches!(&mount.kind, Kind::Filesystem(fs) if names.contains(&fs.fstype.to_bytes()))
     };
     let Some(sysfs) = mounts
         .iter()
@@ -469,14 +470,15 @@ mod tests {
             ("/dev/mqueue", "mqueue"),
             ("/dev/shm", "tmpfs"),
             ("/etc/hosts", "bind"),
-            ("/late", "tmpfs"),
+            ("/dev/late", "tmpfs"),
         ]);
         assert_eq!(order(&docker, true), [0, 1, 4, 5, 2, 3, 6, 7]);
         assert_eq!(order(&docker, false), [0, 1, 2, 3, 4, 5, 6, 7]);
-        let below = list(&[("/sys", "sysfs"), ("/sys/x", "tmpfs"), ("/a", "tmpfs"), ("/sys/x/y", "bind")]);
+        let below =
+            list(&[("/sys", "sysfs"), ("/sys/x", "tmpfs"), ("/dev/a", "tmpfs"), ("/sys/x/y", "bind")]);
         assert_eq!(order(&below, true), [2, 0, 1, 3]);
-        let parent = list(&[("/a/sys", "sysfs"), ("/a", "tmpfs"), ("/b", "tmpfs")]);
-        assert_eq!(order(&parent, true), [2, 0, 1]);
+        let elsewhere = list(&[("/sys", "sysfs"), ("/a", "tmpfs"), ("/dev/b", "tmpfs")]);
+        assert_eq!(order(&elsewhere, true), [0, 1, 2]);
     }
 
     #[test]
