@@ -42,7 +42,7 @@ cat >"$dir/bundle/rootfs/show.sh" <<'END'
 line() { printf '%-22s %s\n' "$1" "$2"; }
 line 'user' "$(id)"
 line 'host name' "$(hostname) (UTS namespace)"
-line 'process id' "$$, of $(ps | grep -c -v -e PID -e ' ps$' -e grep) process(es) (pid namespace)"
+line 'process id' "$$ (pid namespace)"
 line 'network devices' "$(ls /sys/class/net 2>/dev/null | tr '\n' ' ')(network namespace)"
 line 'mounts' "$(grep -c . /proc/self/mountinfo), none of the host's (mount namespace)"
 line 'devices' "$(cd /dev && echo *)"
