@@ -16,9 +16,9 @@ use crate::spawn;
 use crate::state::{self, Dir, State, Status, Store};
 use crate::sync::{Frame, Kind, Wire};
 use crate::sys::process::{Cloned, Ended};
-use crate::sys::{Errno, exe, fs, process};
+use crate::sys::{Errno, exe, fs, layout, process};
 use anyhow::{Context, Result, bail};
-use oci_spec::runtime::{Capability, LinuxCapabilitiesBuilder, Process as SpecProcess, Spec, UserBuilder};
+use oci_spec::runtime::{Capability, LinuxCapabilitiesBuilder, Process as SpecProcess, UserBuilder};
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
@@ -35,6 +35,7 @@ const JOINABLE: i32 = libc::CLONE_NEWNS
 
 /// Runs the process; in the foreground its exit status becomes naru's.
 pub fn exec(global: &Global, args: cli::Exec) -> Result<ExitCode> {
+    layout::populate_memory();
     // The first act, because it may start the program anew.
     let sealed = exe::prepare().and_then(|seal| {
         if let Some(seal) = &seal {
@@ -89,13 +90,19 @@ pub fn exec(global: &Global, args: cli::Exec) -> Result<ExitCode> {
     Ok(ExitCode::from(ended.status() as u8))
 }
 
+/// What exec needs of config.json; the rest is passed over.
+#[derive(serde::Deserialize)]
+struct Config {
+    process: Option<SpecProcess>,
+}
+
 /// The process to run: `--process`, or the configuration's own with what the flags change.
 fn wanted(args: &cli::Exec, state: &State) -> Result<SpecProcess> {
     if let Some(path) = &args.process {
         return bundle::read_json(path);
     }
-    let spec: Spec = bundle::read_json(&state.bundle.join("config.json"))?;
-    let mut process = spec.process().clone().context("/process: is required")?;
+    let config: Config = bundle::read_json(&state.bundle.join("config.json"))?;
+    let mut process = config.process.context("/process: is required")?;
     let text = |word: &std::ffi::OsString| {
         word.clone().into_string().map_err(|w| anyhow::anyhow!("{w:?}: not UTF-8"))
     };
