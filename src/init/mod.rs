@@ -169,7 +169,7 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
         child.wire = wait_for_start(gate)?;
     }
     hook::run_all(&plan.start_container, child.state, "created", Step::StartContainerHook)?;
-    launch(init, &program, home, &child.signal_mask)
+    launch(init, &program, home, child.preserve_fds, &child.signal_mask)
 }
 
 /// `exec`: a further process of a container. The runtime has joined the namespaces, so that the clone is born in them.
@@ -280,18 +280,24 @@ fn keep_only(keep: &[i32], preserve_fds: u32) -> crate::sys::Result<()> {
     fs::close_from(first)
 }
 
-/// Waits at the gate until `start` connects and says so. A `start` that dies half-way ends the container.
+/// Waits at the gate until `start` connects and says so. A `start` that dies half-way ends the container. Of several at
+/// once the one that takes the gate away goes on; the others leave without a word, and by then it stands in the queue.
 fn wait_for_start(gate: OwnedFd) -> Outcome<Wire> {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     use nix::sys::socket::{SockFlag, accept4};
-    let socket = loop {
-        match accept4(gate.as_raw_fd(), SockFlag::SOCK_CLOEXEC) {
-            Err(Errno::EINTR | Errno::ECONNABORTED) => {}
-            other => break other.at(Step::Gate)?,
+    loop {
+        let socket = loop {
+            match accept4(gate.as_raw_fd(), SockFlag::SOCK_CLOEXEC) {
+                Err(Errno::EINTR | Errno::ECONNABORTED) => {}
+                other => break other.at(Step::Gate)?,
+            }
+        };
+        let wire = Wire::from_socket(fs::adopt(socket));
+        let Err(failure) = wire.expect(Kind::Proceed).at(Step::Gate) else { return Ok(wire) };
+        if poll(&mut [PollFd::new(gate.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO) != Ok(1) {
+            return Err(failure);
         }
-    };
-    let wire = Wire::from_socket(fs::adopt(socket));
-    wire.expect(Kind::Proceed).at(Step::Gate)?;
-    Ok(wire)
+    }
 }
 
 /// The last calls: default signals, the filter as late as can be, the program.
