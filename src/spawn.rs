@@ -176,6 +176,8 @@ pub fn start(store: &Store, request: &Request) -> Result<Started> {
         owner: nix::unistd::getuid().as_raw(),
         namespaces: plan.namespaces.all(),
         keyring: plan.keyring.is_some(),
+        sees_all: !plan.namespaces.private(libc::CLONE_NEWUSER)
+            && plan.process.capabilities.bounding & caps::Capability::CAP_SYS_PTRACE.bitmask() != 0,
         personality: plan.process.personality,
         cgroup: cgroup_plan.record(),
         poststart: list(hooks.and_then(|h| h.poststart().as_ref())),
