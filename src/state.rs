@@ -323,6 +323,10 @@ impl Dir {
     pub fn remove(&self) -> Result<()> {
         match unlinkat(&self.fd, FILE, UnlinkatFlags::NoRemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => {}
+            // Nobody but root can have put a directory there; an empty one goes.
+            Err(Errno::EISDIR) => {
+                unlinkat(&self.fd, FILE, UnlinkatFlags::RemoveDir).context("remove the state directory")?
+            }
             Err(errno) => return Err(errno).context("remove the state directory"),
         }
         match unlinkat(&self.parent, self.name.as_c_str(), UnlinkatFlags::RemoveDir) {
