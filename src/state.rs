@@ -66,6 +66,9 @@ pub struct State {
     pub namespaces: i32,
     /// The container has a session keyring of its own.
     pub keyring: bool,
+    /// Its processes may look into others of its pid namespace whatever these do (CAP_SYS_PTRACE, no user namespace).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sees_all: bool,
     /// `linux.personality`, as personality(2) takes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub personality: Option<u32>,
@@ -320,6 +323,10 @@ impl Dir {
     pub fn remove(&self) -> Result<()> {
         match unlinkat(&self.fd, FILE, UnlinkatFlags::NoRemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => {}
+            // Nobody but root can have put a directory there; an empty one goes.
+            Err(Errno::EISDIR) => {
+                unlinkat(&self.fd, FILE, UnlinkatFlags::RemoveDir).context("remove the state directory")?
+            }
             Err(errno) => return Err(errno).context("remove the state directory"),
         }
         match unlinkat(&self.parent, self.name.as_c_str(), UnlinkatFlags::RemoveDir) {
