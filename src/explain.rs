@@ -24,7 +24,7 @@ pub fn failure(failure: &Failure, plan: &Plan, hooks: Option<&Hooks>) -> Error {
         let destination =
             at.map(|mount| mount.destination.to_string_lossy().into_owned()).unwrap_or_default();
         let source = match at.map(|mount| &mount.kind) {
-            Some(crate::plan::mounts::Kind::Bind { source, .. }) => source.to_string_lossy().into_owned(),
+            Some(crate::plan::mounts::Kind::Bind(bind)) => bind.source.to_string_lossy().into_owned(),
             Some(crate::plan::mounts::Kind::Filesystem(fs)) => fs.fstype.to_string_lossy().into_owned(),
             _ => "cgroup".into(),
         };
@@ -33,9 +33,16 @@ pub fn failure(failure: &Failure, plan: &Plan, hooks: Option<&Hooks>) -> Error {
     };
     let text = match failure.step {
         Step::MountSource => mount("open the source"),
+        Step::MountTarget if failure.errno == Errno::EXDEV => {
+            mount("cannot be mounted because a link leads it to the root or inside /proc")
+        }
         Step::MountTarget => mount("open the destination"),
         Step::Mount => mount("mount"),
         Step::MountFlags => mount("set flags"),
+        Step::MountIdmap if failure.errno == Errno::EINVAL => {
+            mount("failed to set MOUNT_ATTR_IDMAP (can its filesystem do so on this kernel?)")
+        }
+        Step::MountIdmap => mount("failed to set MOUNT_ATTR_IDMAP"),
         Step::JoinNamespace => format!("/linux/namespaces/{index}/path: join the namespace: {why}"),
         Step::Device if index > 0 => format!("/linux/devices/{}: make the device: {why}", index - 1),
         Step::Device => format!("make the default devices in /dev: {why}"),

@@ -286,6 +286,7 @@ impl Launch<'_> {
             gate: self.gate.as_ref().map(OwnedFd::try_clone).transpose().context("copy a descriptor")?,
             cgroups: self.cgroup.join_files(into_cgroup)?,
             proc: None,
+            idmaps: crate::idmapped::namespaces(self.plan)?,
             cgroup_view: self.cgroup.view()?,
             join: open_namespaces(self.plan)?,
             seal: self.seal.as_ref().filter(|_| self.plan.namespaces.makes(libc::CLONE_NEWPID)),

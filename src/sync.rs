@@ -75,6 +75,8 @@ pub enum Step {
     Mount,
     /// `/mounts/N`: its flags or propagation.
     MountFlags,
+    /// `/mounts/N`: its mappings.
+    MountIdmap,
     /// `/linux/devices/N`, or a default device.
     Device,
     /// A hook: createContainer N.
@@ -127,7 +129,7 @@ pub enum Step {
     Exec,
 }
 
-const STEPS: [Step; 37] = [
+const STEPS: [Step; 38] = [
     Step::JoinCgroup,
     Step::Seal,
     Step::JoinNamespace,
@@ -140,6 +142,7 @@ const STEPS: [Step; 37] = [
     Step::MountTarget,
     Step::Mount,
     Step::MountFlags,
+    Step::MountIdmap,
     Step::Device,
     Step::CreateContainerHook,
     Step::StartContainerHook,

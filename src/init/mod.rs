@@ -4,6 +4,8 @@
 //! compiled before the clone: it parses nothing, logs nothing, and reports a failing step as numbers; the runtime,
 //! which still has the plan, finds the words (`spawn::explain`). A change to container start begins as a line here.
 
+mod binds;
+mod cgroup_mounts;
 pub mod console;
 mod copy;
 mod creds;
@@ -62,6 +64,8 @@ pub struct Container<'a> {
     pub cgroups: Vec<OwnedFd>,
     /// The container's own procfs once it is mounted, if settings can be written through it.
     pub proc: Option<OwnedFd>,
+    /// User namespaces with the mappings of mounts: index in `/mounts`, namespace.
+    pub idmaps: Vec<(usize, OwnedFd)>,
     /// How cgroup mounts look.
     pub cgroup_view: CgroupView,
     /// Namespaces to join, in order: file, flag, index in the configuration.
@@ -121,7 +125,7 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
     // From here on every path inside the rootfs is looked up from `root`, a descriptor.
     root::isolate(plan).at(Step::Isolate)?;
     let root = root::bind(&plan.rootfs).at(Step::Root)?;
-    mounts::mount_all(child, root.as_fd())?;
+    let readonly = mounts::mount_all(child, root.as_fd())?;
     if !plan.devices_early {
         devices::make_all(plan, root.as_fd())?;
     }
@@ -140,6 +144,8 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
     if init.terminal {
         console::open(root.as_fd(), init, child.console.take())?;
     }
+    // After devices, terminal and hooks, which put files into them.
+    mounts::make_readonly(readonly)?;
     // Writes to /proc/sys go before the masks make it read-only, through a procfs of our own (CVE-2025-52881).
     root::sysctl(&plan.sysctl, child.proc.take())?;
     // Masks are the last mounts: nothing may be mounted over them.

@@ -4,6 +4,8 @@
 //! plan is in `init/`; it only walks it.
 
 pub mod devices;
+pub mod ids;
+pub mod mount_options;
 pub mod mounts;
 pub mod namespaces;
 pub mod process;
@@ -93,11 +95,11 @@ pub fn compile(spec: &Spec, id: &str, bundle: &Path, rootfs: &Path, options: Opt
     let own_devices = devices::compile(linux, spec.mounts().as_deref().unwrap_or_default())?;
     let root_propagation = match linux.rootfs_propagation().as_deref() {
         None | Some("") => None,
-        Some(name) => Some(mounts::propagation(name).with_context(|| {
+        Some(name) => Some(mount_options::propagation(name).with_context(|| {
             format!("/linux/rootfsPropagation: rootfsPropagation={name} is not supported")
         })?),
     };
-    let mounts = mounts::compile(spec.mounts().as_deref().unwrap_or_default(), bundle, &namespaces)?;
+    let mounts = mounts::compile(spec.mounts().as_deref().unwrap_or_default(), bundle, rootfs, &namespaces)?;
     let new_network = namespaces.makes(libc::CLONE_NEWNET);
     let mount_order = mounts::order(&mounts, new_network);
     Ok(Plan {

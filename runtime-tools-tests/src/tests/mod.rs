@@ -16,10 +16,12 @@ mod events;
 mod exec;
 mod exec_process;
 mod hooks;
+mod idmapped;
 mod kernel;
 mod kill;
 mod lifecycle;
 mod log;
+mod mount_options;
 mod mounts;
 mod namespaces;
 mod own_binary;
@@ -82,6 +84,8 @@ pub fn all() -> Vec<Test> {
         kernel::TESTS,
         namespaces::TESTS,
         mounts::TESTS,
+        mount_options::TESTS,
+        idmapped::TESTS,
         binds::TESTS,
         destinations::TESTS,
         root::TESTS,
