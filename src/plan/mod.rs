@@ -4,6 +4,7 @@
 //! plan is in `init/`; it only walks it.
 
 pub mod devices;
+pub mod ids;
 pub mod mounts;
 pub mod namespaces;
 pub mod process;
