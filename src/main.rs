@@ -17,6 +17,7 @@ mod exit;
 mod explain;
 mod first_fds;
 mod hooks;
+mod idmap;
 mod init;
 mod json;
 mod log;

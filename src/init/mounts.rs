@@ -1,6 +1,6 @@
 //! `mounts`: each one is made detached, given its flags and then attached to a descriptor of its destination.
 
-use super::{CgroupView, Container, Hierarchy, Outcome, copy, devices, enter, path};
+use super::{CgroupView, Container, Hierarchy, Outcome, copy, devices, enter, path, source};
 use crate::plan::mounts::{Filesystem, Kind, Mount};
 use crate::sync::{At, Failure, Step};
 use crate::sys::mount::{self, MountAttr, attr};
@@ -16,7 +16,7 @@ pub fn mount_all(child: &mut Container, root: BorrowedFd) -> Outcome {
     for &at in &plan.mount_order {
         let entry = &plan.mounts[at];
         let made = match &entry.kind {
-            Kind::Bind { source, recursive } => bind(entry, source, *recursive, root)?,
+            Kind::Bind { source, recursive } => bind(child, entry, source, *recursive, root)?,
             Kind::Filesystem(filesystem) => {
                 // sysfs shows the network namespace of the process that mounts it.
                 if filesystem.fstype.as_c_str() == c"sysfs" {
@@ -59,10 +59,15 @@ fn shows_all_settings(entry: &Mount) -> bool {
 }
 
 /// Copies a mount of the runtime's namespace.
-fn bind(entry: &Mount, source: &CStr, recursive: bool, root: BorrowedFd) -> Outcome<OwnedFd> {
+fn bind(
+    child: &Container,
+    entry: &Mount,
+    source: &CStr,
+    recursive: bool,
+    root: BorrowedFd,
+) -> Outcome<OwnedFd> {
     let index = entry.index;
-    let tree =
-        mount::clone_tree(nix::fcntl::AT_FDCWD, source, recursive).at_index(Step::MountSource, index)?;
+    let tree = source::open(child, index, source, recursive).at_index(Step::MountSource, index)?;
     let stat = fstat(&tree).at_index(Step::MountSource, index)?;
     let directory = stat.st_mode & libc::S_IFMT == libc::S_IFDIR;
     // Only a whole procfs may stand in for /proc: labels and settings are written through it (CVE-2019-16884).

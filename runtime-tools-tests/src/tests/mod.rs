@@ -33,6 +33,7 @@ mod state;
 mod stdio;
 mod terminal;
 mod update;
+mod user_namespaces;
 
 /// One registered test.
 #[derive(Clone)]
@@ -81,6 +82,7 @@ pub fn all() -> Vec<Test> {
         credentials::TESTS,
         kernel::TESTS,
         namespaces::TESTS,
+        user_namespaces::TESTS,
         mounts::TESTS,
         binds::TESTS,
         destinations::TESTS,
