@@ -35,6 +35,7 @@ mod state;
 mod stdio;
 mod terminal;
 mod update;
+mod user_namespaces;
 
 /// One registered test.
 #[derive(Clone)]
@@ -83,6 +84,7 @@ pub fn all() -> Vec<Test> {
         credentials::TESTS,
         kernel::TESTS,
         namespaces::TESTS,
+        user_namespaces::TESTS,
         mounts::TESTS,
         mount_options::TESTS,
         idmapped::TESTS,
