@@ -8,7 +8,7 @@ pub mod ids;
 pub mod mounts;
 pub mod namespaces;
 pub mod process;
-mod rootless;
+pub mod rootless;
 pub mod seccomp;
 
 use anyhow::{Context, Result, bail};

@@ -28,6 +28,7 @@ mod pause;
 mod process;
 mod resources;
 mod root;
+mod rootless;
 mod seccomp;
 mod state;
 mod stdio;
@@ -83,6 +84,7 @@ pub fn all() -> Vec<Test> {
         kernel::TESTS,
         namespaces::TESTS,
         user_namespaces::TESTS,
+        rootless::TESTS,
         mounts::TESTS,
         binds::TESTS,
         destinations::TESTS,
