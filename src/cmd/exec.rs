@@ -62,6 +62,9 @@ pub fn exec(global: &Global, args: cli::Exec) -> Result<ExitCode> {
     let mut process = compile(&spec, &dir)?;
     process.personality = state.personality;
     drop(dir);
+    if !process.groups.is_empty() && !process::is_root() && denies_setgroups(state.pid) {
+        bail!("/process/user/additionalGids: {}", crate::plan::rootless::NO_GROUPS);
+    }
     create::check_terminal(process.terminal, args.detach, args.console_socket.is_some())?;
 
     let pid_file = args.pid_file.as_deref().map(absolute).transpose()?.map(PidFile::open).transpose()?;
@@ -408,6 +411,11 @@ impl Join<'_> {
             None => Ok(()),
         }
     }
+}
+
+/// Has the user namespace of the process `pid` no other groups than those it came with?
+fn denies_setgroups(pid: i32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/setgroups")).is_ok_and(|text| text.trim() == "deny")
 }
 
 /// Joins every namespace of the init process in one call (Linux 5.8).

@@ -9,7 +9,7 @@ pub mod mount_options;
 pub mod mounts;
 pub mod namespaces;
 pub mod process;
-mod rootless;
+pub mod rootless;
 pub mod seccomp;
 
 use anyhow::{Context, Result, bail};

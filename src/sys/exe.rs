@@ -4,7 +4,7 @@
 //! that link opens must never be writable, even for the host's root: else `#!/proc/self/exe` in an image is enough to
 //! overwrite the runtime. Three ways, the cheapest that works is taken (figures: README, "Decisions"):
 //!
-//! 1. Nothing, where the binary lies on a read-only mount already.
+//! 1. Nothing, where the binary lies on a read-only mount already, or is root's and the caller is not.
 //! 2. [`reseat`]: map the same file again through a detached read-only mount, in place, and make that the process's
 //!    executable (`PR_SET_MM_MAP`, Linux 3.18). No exec, no copy.
 //! 3. Execute the read-only mount, or a sealed copy in memory where mounting is not allowed.
@@ -38,9 +38,16 @@ pub fn prepare() -> Result<Option<Seal>> {
     }
     match readonly_mount(&exe) {
         Ok((tree, file)) => Ok(Some(Seal { tree, file })),
-        Err(_) if is_sealed_copy() => Ok(None),
+        Err(_) if is_sealed_copy() || is_out_of_reach(&exe) => Ok(None),
         Err(errno) => Err(errno),
     }
+}
+
+/// For a caller who is not root: does the file belong to root, and may nobody else write to it? Then the containers of this
+/// caller, whose ids are its own and those that were granted to it, are no danger to the file.
+fn is_out_of_reach(exe: &OwnedFd) -> bool {
+    !super::process::is_root()
+        && nix::sys::stat::fstat(exe).is_ok_and(|stat| stat.st_uid == 0 && stat.st_mode & 0o022 == 0)
 }
 
 impl Seal {

@@ -30,6 +30,7 @@ mod pause;
 mod process;
 mod resources;
 mod root;
+mod rootless;
 mod seccomp;
 mod state;
 mod stdio;
@@ -85,6 +86,7 @@ pub fn all() -> Vec<Test> {
         kernel::TESTS,
         namespaces::TESTS,
         user_namespaces::TESTS,
+        rootless::TESTS,
         mounts::TESTS,
         mount_options::TESTS,
         idmapped::TESTS,
