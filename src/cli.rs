@@ -1,9 +1,10 @@
 //! The command line: runc's global flags and commands, their definitions for clap and the values they become.
 //!
-//! No logic and no side effects: what a flag does is the business of its command. clap holds the definitions, and help,
-//! man pages and completions come from it; [`words`] sorts what callers write by these definitions, because runc's
-//! rules are Go's. Only the definitions of the command that runs are built. Called by `main`.
+//! No logic and no side effects: what a flag does is the business of its command. Help, man pages and completions come
+//! from clap, which gets the definitions when they are wanted; [`words`] sorts what callers write by the same
+//! definitions, because runc's rules are Go's. Called by `main`.
 
+mod arg;
 mod definitions;
 mod words;
 
@@ -338,7 +339,7 @@ pub fn tree(program: &str) -> clap::Command {
     plain_command(program)
         .about("Open Container Initiative runtime")
         .override_usage(format!("{program} [global options] COMMAND [options] [arguments]"))
-        .args(global_args())
+        .args(global_args().into_iter().map(arg::Arg::clap))
         .subcommands(COMMANDS.iter().map(|definition| subcommand(program, definition)))
         .help_template(
             "NAME:\n   {name} - {about}\n\nUSAGE:\n   {usage}\n\nCOMMANDS:\n{subcommands}\n\nGLOBAL OPTIONS:\n{options}",
@@ -351,8 +352,8 @@ fn subcommand(program: &'static str, definition: &Definition) -> clap::Command {
         .display_name(name)
         .bin_name(name)
         .about(definition.about)
-        .args((definition.args)())
-        .arg(switch("help", "print help").short('h'))
+        .args((definition.args)().into_iter().map(arg::Arg::clap))
+        .arg(switch("help", "print help").short('h').clap())
         .help_template("NAME:\n   {name} - {about}\n\nUSAGE:\n   {usage}\n\nOPTIONS:\n{options}")
 }
 

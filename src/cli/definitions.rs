@@ -2,11 +2,10 @@
 //!
 //! The only place that knows a flag's name. No side effects; called by the parser.
 
+use super::arg::{Arg, Kind};
 use super::words::{Words, parse_bool};
 use super::{Command, Create, Events, Exec, Global, Kill, OutputFormat, Ps, Run, Spec, Update};
 use crate::log::Format;
-use clap::builder::ValueParser;
-use clap::{Arg, ArgAction};
 use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
@@ -14,7 +13,7 @@ use std::time::Duration;
 /// Time between figures of `events`.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// A command as clap and [`sort`](super::words::sort) need it.
+/// A command as [`sort`](super::words::sort) and clap need it.
 pub struct Definition {
     pub name: &'static str,
     pub about: &'static str,
@@ -126,7 +125,7 @@ pub const COMMANDS: &[Definition] = &[
     Definition {
         name: "ps",
         about: "list the processes in a container",
-        args: || vec![format(), id(), word("args", "options of ps(1)").num_args(0..)],
+        args: || vec![format(), id(), word("args", "options of ps(1)").any_number()],
         stops: true,
         failure: 1,
         read: |v| Ok(Command::Ps(Ps { id: read_id(v), format: read_format(v)?, args: rest(v) })),
@@ -248,7 +247,7 @@ fn exec_args() -> Vec<Arg> {
         list("cgroup", "existing cgroup below the container's, [CONTROLLER,..:]PATH"),
         switch("ignore-paused", "go on although the container is paused"),
         id(),
-        word("command", "program and its arguments").num_args(0..),
+        word("command", "program and its arguments").any_number(),
     ]
 }
 
@@ -278,22 +277,22 @@ fn update_args() -> Vec<Arg> {
     ]
 }
 
-fn value(name: &'static str, help: &'static str) -> Arg {
-    word(name, help).long(name).value_name("value").action(ArgAction::Set)
+const fn value(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name, Kind::Value, help)
 }
 
-fn list(name: &'static str, help: &'static str) -> Arg {
-    word(name, help).long(name).value_name("value").action(ArgAction::Append)
+const fn list(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name, Kind::List, help)
 }
 
-/// Values are stored as they came: no encoding is asked of paths and arguments.
-fn word(name: &'static str, help: &'static str) -> Arg {
-    Arg::new(name).help(help).value_parser(ValueParser::os_string())
+/// A positional argument.
+const fn word(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name, Kind::Positional, help)
 }
 
 /// A flag without a value.
-pub fn switch(name: &'static str, help: &'static str) -> Arg {
-    Arg::new(name).long(name).help(help).action(ArgAction::SetTrue)
+pub const fn switch(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name, Kind::Switch, help)
 }
 
 fn format() -> Arg {
@@ -301,7 +300,7 @@ fn format() -> Arg {
 }
 
 fn id() -> Arg {
-    word("container-id", "name of the container, unique under its root").required(true)
+    word("container-id", "name of the container, unique under its root").required()
 }
 
 /// The last value of a flag. Callers pass an empty value where they mean none, as runc takes it.

@@ -266,7 +266,7 @@ fn refusals_have_runcs_words() {
 #[test]
 fn an_empty_id_is_refused_by_every_command_that_takes_one() {
     for definition in COMMANDS {
-        let takes_id = (definition.args)().iter().any(|arg| arg.get_id() == "container-id");
+        let takes_id = (definition.args)().iter().any(|arg| arg.name == "container-id");
         if takes_id {
             let refusal = parse(&["naru", definition.name, ""].map(OsString::from)).unwrap_err();
             assert_eq!(refusal.message, "container id cannot be empty");
@@ -322,14 +322,15 @@ fn the_definitions_are_sound_for_clap() {
     tree("naru").debug_assert();
     // Every flag of a command can be given together with every global one.
     for definition in COMMANDS {
-        let words = (definition.args)().iter().fold(String::new(), |words, arg| match arg.get_long() {
-            Some(long) if matches!(arg.get_action(), clap::ArgAction::SetTrue) => format!("{words} --{long}"),
+        let words = (definition.args)().iter().fold(String::new(), |words, arg| match arg.long() {
+            Some(long) if arg.kind == arg::Kind::Switch => format!("{words} --{long}"),
             Some("format") => words + " --format json",
             Some("interval") => words + " --interval 1s",
             Some(long) => format!("{words} --{long} 1"),
             None => words,
         });
-        let ids = if (definition.args)().iter().any(|arg| arg.is_positional()) { "c1" } else { "" };
+        let ids =
+            if (definition.args)().iter().any(|arg| arg.kind == arg::Kind::Positional) { "c1" } else { "" };
         run(&format!(
             "--debug --log l --log-format json --root /r --systemd-cgroup --rootless 1 --criu c {} {words} {ids}",
             definition.name
