@@ -283,11 +283,40 @@ fn a_refused_command_is_logged_where_the_global_flags_say() {
 }
 
 #[test]
-fn checkpoint_is_unknown_until_it_exists() {
+fn checkpoint_and_restore_are_there_for_who_probes() {
     // Podman and CRI-O take exit 0 of `checkpoint --help` for support.
     for command in ["checkpoint", "restore"] {
-        assert_eq!(refusal(&format!("{command} --help")).code, 3);
+        assert!(matches!(read(&format!("{command} --help")), Ok(Request::Help(_))));
     }
+    // Podman learns from this text whether pods can be restored.
+    assert_eq!(refusal("restore --lsm-mount-context").message, "flag needs an argument: -lsm-mount-context");
+}
+
+#[test]
+fn podman_checkpoint_and_go_runc_restore() {
+    let (_, command) = run("checkpoint --image-path /i --work-path /w --leave-running --leave-running \
+         --tcp-established --file-locks --status-fd -1 --empty-ns network c1");
+    let criu = Criu {
+        image_path: path("/i"),
+        work_path: path("/w"),
+        tcp_established: true,
+        file_locks: true,
+        empty_ns: vec!["network".into()],
+        ..Criu::default()
+    };
+    let wanted = Checkpoint { id: "c1".into(), criu, leave_running: true, ..Checkpoint::default() };
+    assert_eq!(command, Command::Checkpoint(wanted));
+    let (_, command) =
+        run("restore --image-path /i --detach --pid-file /p -no-subreaper --tcp-close --bundle /b c1");
+    let wanted = Restore {
+        create: Create { id: "c1".into(), bundle: path("/b"), pid_file: path("/p"), ..Create::default() },
+        criu: Criu { image_path: path("/i"), ..Criu::default() },
+        detach: true,
+        no_subreaper: true,
+        tcp_close: true,
+        ..Restore::default()
+    };
+    assert_eq!(command, Command::Restore(wanted));
 }
 
 #[test]
