@@ -24,6 +24,7 @@ mod log;
 mod mount_options;
 mod mounts;
 mod namespaces;
+mod notify;
 mod own_binary;
 mod paths;
 mod pause;
@@ -81,6 +82,7 @@ pub fn all() -> Vec<Test> {
         exec_process::TESTS,
         terminal::TESTS,
         stdio::TESTS,
+        notify::TESTS,
         process::TESTS,
         credentials::TESTS,
         kernel::TESTS,
