@@ -25,6 +25,7 @@ mod log;
 mod mount_options;
 mod mounts;
 mod namespaces;
+mod notify;
 mod own_binary;
 mod paths;
 mod pause;
@@ -82,6 +83,7 @@ pub fn all() -> Vec<Test> {
         exec_process::TESTS,
         terminal::TESTS,
         stdio::TESTS,
+        notify::TESTS,
         process::TESTS,
         credentials::TESTS,
         kernel::TESTS,
