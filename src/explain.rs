@@ -89,6 +89,8 @@ fn process_step(failure: &Failure, process: &Process) -> String {
         Step::Find => format!("exec: {program:?}: {why}"),
         Step::Exec => format!("exec {program}: {why}"),
         Step::JoinCgroup => format!("join the cgroup: {why}"),
+        Step::UserNamespace => format!("/linux/uidMappings: become root in the user namespace: {why}"),
+        Step::TimeNamespace => format!("/linux/timeOffsets: make the time namespace: {why}"),
         Step::NewNamespace => format!("/linux/namespaces: make a namespace: {why}"),
         Step::Session => format!("become a session of its own: {why}"),
         Step::Keyring => format!("join the session keyring: {why}"),
@@ -104,6 +106,13 @@ fn process_step(failure: &Failure, process: &Process) -> String {
         Step::Rlimit => format!("/process/rlimits/{index}: error setting rlimit: {why}"),
         Step::NoNewPrivileges => format!("/process/noNewPrivileges: set it: {why}"),
         Step::Seccomp => format!("/linux/seccomp: install the filter: {why}"),
+        Step::User if failure.errno == Errno::EINVAL && index == 1 => {
+            format!("/process/user/gid: cannot setgid to unmapped gid {} in user namespace", process.gid)
+        }
+        Step::User if failure.errno == Errno::EINVAL && index == 2 => {
+            format!("/process/user/uid: cannot setuid to unmapped uid {} in user namespace", process.uid)
+        }
+        Step::User if index == 0 => format!("/process/user/additionalGids: set the groups: {why}"),
         Step::User => format!("/process/user: become {}:{}: {why}", process.uid, process.gid),
         Step::Capabilities => format!("/process/capabilities: set them: {why}"),
         Step::Cwd if failure.errno == Errno::ESTALE => {

@@ -7,6 +7,7 @@ use crate::exit::ExitCode;
 use crate::plan;
 use crate::spawn::{self, Request};
 use crate::state::Store;
+use crate::sys::process;
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::SigSet;
 use std::os::fd::OwnedFd;
@@ -40,7 +41,12 @@ pub fn request(global: &Global, args: cli::Create, detached: bool) -> Result<Req
     Ok(Request {
         id: args.id,
         bundle,
-        options: plan::Options { no_pivot: args.no_pivot, no_new_keyring: args.no_new_keyring, listen_fds },
+        options: plan::Options {
+            no_pivot: args.no_pivot,
+            no_new_keyring: args.no_new_keyring,
+            listen_fds,
+            unprivileged: !process::is_root(),
+        },
         console,
         preserve_fds,
         pid_file,
@@ -48,6 +54,7 @@ pub fn request(global: &Global, args: cli::Create, detached: bool) -> Result<Req
         gate: detached,
         signal_mask: SigSet::thread_get_mask().context("read the signal mask")?,
         systemd: global.systemd_cgroup,
+        rootless: global.rootless,
     })
 }
 

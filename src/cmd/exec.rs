@@ -250,6 +250,7 @@ impl Join<'_> {
                 wire: child_wire,
                 other_end: wire.as_fd().as_raw_fd(),
                 cgroups: entry.files,
+                user_namespace: self.state.namespaces & libc::CLONE_NEWUSER != 0,
                 keyring,
                 console,
                 procfs,
@@ -282,7 +283,15 @@ impl Join<'_> {
         }
         let cloned = match process::clone3(0, cgroup.as_ref().map(AsFd::as_fd)) {
             // The cgroup went away or is not one that processes can be born in: join by hand.
-            Err(Errno::EBUSY | Errno::ENOENT | Errno::EOPNOTSUPP | Errno::ENODEV) if cgroup.is_some() => {
+            // Or it belongs to the container's root by now, over whom this process has no more rights.
+            Err(
+                Errno::EBUSY
+                | Errno::ENOENT
+                | Errno::EOPNOTSUPP
+                | Errno::ENODEV
+                | Errno::EACCES
+                | Errno::EPERM,
+            ) if cgroup.is_some() && (!prepared.cgroup_files.is_empty() || !process::is_root()) => {
                 prepared.child.cgroups.append(&mut prepared.cgroup_files);
                 process::clone3(0, None)
             }
@@ -331,7 +340,8 @@ impl Join<'_> {
         match wire.receive().context("wait for the process")? {
             Frame::End => {}
             Frame::Failed(failure) => return Err(explain::exec_failure(&failure, process)),
-            Frame::Lost | Frame::Plain(_) => match process::wait(pid) {
+            Frame::Lost | Frame::Plain(_) | Frame::Born(_) | Frame::NeedSource(_) => match process::wait(pid)
+            {
                 Ok(Ended::Signal(signal)) => bail!("process was killed by signal {signal} before it ran"),
                 _ => bail!("process ended before it ran"),
             },

@@ -19,7 +19,7 @@ const FEATURES: Features = Features {
     hooks: &["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
     mount_options: Vec::new(),
     linux: Linux {
-        namespaces: &["cgroup", "ipc", "mount", "network", "pid", "uts"],
+        namespaces: &["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
         capabilities: CAPABILITIES,
         cgroup: Cgroup { v1: true, v2: true, systemd: false, systemd_user: false, rdma: false },
         seccomp: Seccomp {

@@ -13,9 +13,11 @@ mod devices;
 mod enter;
 mod hook;
 mod mask;
+pub mod middle;
 mod mounts;
 pub mod path;
 mod root;
+pub mod source;
 
 use crate::plan::Plan;
 use crate::plan::process::Process;
@@ -64,8 +66,8 @@ pub struct Container<'a> {
     pub cgroups: Vec<OwnedFd>,
     /// The container's own procfs once it is mounted, if settings can be written through it.
     pub proc: Option<OwnedFd>,
-    /// User namespaces with the mappings of mounts: index in `/mounts`, namespace.
-    pub idmaps: Vec<(usize, OwnedFd)>,
+    /// User namespaces with the mappings of mounts.
+    pub idmaps: &'a source::Idmaps,
     /// How cgroup mounts look.
     pub cgroup_view: CgroupView,
     /// Namespaces to join, in order: file, flag, index in the configuration.
@@ -74,6 +76,8 @@ pub struct Container<'a> {
     pub seal: Option<&'a crate::sys::exe::Seal>,
     /// The runtime itself, to take its network namespace from.
     pub runtime: Option<OwnedFd>,
+    /// Where the runtime passes sources of mounts that are out of reach.
+    pub sources: Option<OwnedFd>,
     /// Where to send the terminal.
     pub console: Option<OwnedFd>,
     /// Descriptors after 0, 1, 2 that the program inherits.
@@ -104,6 +108,8 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
     enter::join_cgroups(&child.cgroups).at(Step::JoinCgroup)?;
     // The runtime's own processors are not the container's; the cgroup alone limits it from here on.
     enter::all_processors().at(Step::Session)?;
+    // Who this process is decides what it may do, and a change of ids undoes the next two.
+    enter::user_namespace(child)?;
     // If the runtime is killed half-way the container must not live on; given up before "created".
     enter::die_with_runtime().at(Step::Session)?;
     // Before any namespace shows us to others: no process of the container may look into this one (CVE-2016-9962).
@@ -114,10 +120,13 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
         seal.apply_in_child().at(Step::Seal)?;
     }
     enter::join_namespaces(&child.join)?;
+    // Before anything reads a clock that counts for the container.
+    enter::time_namespace(plan).at(Step::TimeNamespace)?;
     // After the cgroup is entered, else the namespace would be rooted at the runtime's.
     enter::new_cgroup_namespace(&plan.namespaces).at(Step::NewNamespace)?;
     process::setsid().at(Step::Session)?;
-    enter::keyring(plan.keyring.as_deref()).at(Step::Keyring)?;
+    enter::keyring(plan.keyring.as_deref(), plan.namespaces.private(libc::CLONE_NEWUSER))
+        .at(Step::Keyring)?;
     process::umask(0);
     // Legal this early because it only bites at exec; while there is time.
     creds::drop_bounding(init.capabilities.bounding).at(Step::Capabilities)?;
@@ -188,6 +197,8 @@ pub struct Exec<'a> {
     pub other_end: i32,
     /// cgroup files to write `0` to.
     pub cgroups: Vec<OwnedFd>,
+    /// The container has a user namespace, in which this process is nobody yet.
+    pub user_namespace: bool,
     /// Session keyring of the container.
     pub keyring: Option<&'a std::ffi::CStr>,
     /// Where to send the terminal.
@@ -216,9 +227,12 @@ fn exec_steps(child: &mut Exec) -> Outcome<std::convert::Infallible> {
     fs::close_inherited_number(child.other_end);
     enter::join_cgroups(&child.cgroups).at(Step::JoinCgroup)?;
     enter::all_processors().at(Step::Session)?;
+    if child.user_namespace {
+        enter::become_root().at(Step::UserNamespace)?;
+    }
     enter::die_with_runtime().at(Step::Session)?;
     process::setsid().at(Step::Session)?;
-    enter::keyring(child.keyring).at(Step::Keyring)?;
+    enter::keyring(child.keyring, child.user_namespace).at(Step::Keyring)?;
     if init.terminal {
         console::open_in_running(init, child.console.take(), child.procfs.take())?;
     }

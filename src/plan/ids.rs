@@ -3,8 +3,9 @@
 //!
 //! No system calls here; who writes maps is `idmap.rs`.
 
+use super::namespaces::Namespaces;
 use anyhow::{Result, bail};
-use oci_spec::runtime::LinuxIdMapping;
+use oci_spec::runtime::{Linux, LinuxIdMapping, Process};
 
 /// Lines that a map may have (Linux 4.15).
 const LINES_MAX: usize = 340;
@@ -41,6 +42,47 @@ impl Maps {
             _ => Ok(Vec::new()),
         };
         Ok(Maps { uids: list(uids, "uidMappings")?, gids: list(gids, "gidMappings")? })
+    }
+
+    /// The maps of the container's user namespace. A joined one has maps already, which are known only to who looks:
+    /// then these are what the configuration says about them.
+    pub fn of_container(linux: &Linux, namespaces: &Namespaces) -> Result<Maps> {
+        let maps = Maps::compile(linux.uid_mappings().as_ref(), linux.gid_mappings().as_ref(), "/linux")?;
+        if !namespaces.private(libc::CLONE_NEWUSER) {
+            if !maps.is_empty() {
+                let field = if maps.uids.is_empty() { "gidMappings" } else { "uidMappings" };
+                bail!(
+                    "/linux/{field}: user namespace mappings specified, but user namespace isn't enabled in the config"
+                );
+            }
+        } else if namespaces.makes(libc::CLONE_NEWUSER) && maps.is_empty() {
+            bail!(
+                "/linux/uidMappings: user namespaces enabled, but no namespace path to join nor mappings to apply \
+                 specified"
+            );
+        }
+        Ok(maps)
+    }
+
+    /// The container's root must be mapped, because it does the init stage's work, and so must be the program's user.
+    pub fn check_users(&self, process: &Process) -> Result<()> {
+        let user = process.user();
+        for (list, map, kind, id) in
+            [(&self.uids, "uidMappings", "uid", user.uid()), (&self.gids, "gidMappings", "gid", user.gid())]
+        {
+            if list.is_empty() {
+                bail!("/linux/{map}: user namespaces enabled, but no {kind} mappings found");
+            }
+            if outside(list, 0).is_none() {
+                bail!("/linux/{map}: user namespaces enabled, but no mapping found for {kind} 0");
+            }
+            if outside(list, id).is_none() {
+                bail!(
+                    "/process/user/{kind}: cannot set{kind} to unmapped {kind} {id} in user namespace (/linux/{map})"
+                );
+            }
+        }
+        Ok(())
     }
 
     /// Neither map has a line.

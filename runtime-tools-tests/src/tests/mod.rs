@@ -23,6 +23,7 @@ mod lifecycle;
 mod log;
 mod mount_options;
 mod mounts;
+mod mounts_in_user_namespaces;
 mod namespaces;
 mod own_binary;
 mod paths;
@@ -35,6 +36,7 @@ mod state;
 mod stdio;
 mod terminal;
 mod update;
+mod user_namespaces;
 
 /// One registered test.
 #[derive(Clone)]
@@ -83,9 +85,11 @@ pub fn all() -> Vec<Test> {
         credentials::TESTS,
         kernel::TESTS,
         namespaces::TESTS,
+        user_namespaces::TESTS,
         mounts::TESTS,
         mount_options::TESTS,
         idmapped::TESTS,
+        mounts_in_user_namespaces::TESTS,
         binds::TESTS,
         destinations::TESTS,
         root::TESTS,

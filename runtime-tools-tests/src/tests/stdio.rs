@@ -272,10 +272,6 @@ fn signal_state_is_clean(cx: &Cx) -> Result<()> {
     // The probe's own language runtime ignores SIGPIPE; posix_spawn of the C library that started the tests leaves its own
     // two signals (32 and 33) ignored, which no runtime changes.
     let ignored = u64::from_str_radix(v["sig_ignored"].as_str().unwrap_or("x"), 16)?;
-    ensure!(
-        ignored & !0x1_8000_1000 == 0,
-        "ignored {}",
-        v["sig_ignored"]
-    );
+    ensure!(ignored & !0x1_8000_1000 == 0, "ignored {}", v["sig_ignored"]);
     same("death signal", &v["pdeathsig"], json!(0))
 }
