@@ -85,7 +85,7 @@ stage unit counts unit
 
 stage suite-build plain sh -c "cd '$suite_dir' && cargo build --release --target $target"
 if [ "$(id -u)" != 0 ]; then
-    for name in suite-v1 suite-v2 suite-uml sweep-v1 sweep-v2; do skip "$name" "needs root"; done
+    for name in suite-v1 suite-v2 suite-uml security-v1 security-v2 sweep-v1 sweep-v2; do skip "$name" "needs root"; done
 else
     export RUNTIME=$naru
     stage suite-v1 counts "$suite" --view v1
@@ -96,6 +96,11 @@ else
     export LAB
     stage suite-uml counts "$suite_dir/uml.sh" --timeout 900 "$suite" --view host
     need busybox busybox-static
+    stage security-build plain sh -c "cd '$suite_dir/security' && cargo build --release --target $target"
+    security=$suite_dir/security/target/$target/release/security
+    # Some hundreds of attempts a race here; the published run has 2,000.
+    stage security-v1 counts "$security" --view v1 --attempts "${SECURITY_ATTEMPTS:-300}"
+    stage security-v2 counts "$security" --view v2 --attempts "${SECURITY_ATTEMPTS:-300}"
     stage sweep-build plain sh -c "cd '$suite_dir/sweep' && cargo build --release --target $target"
     sweep=$suite_dir/sweep/target/$target/release/sweep
     # Every seventh call here; SWEEP_EVERY=1 takes all of them.

@@ -163,7 +163,7 @@ pub fn start(store: &Store, request: &Request) -> Result<Started> {
     let mut plan =
         plan::compile(spec, &request.id, &request.bundle.dir, &request.bundle.rootfs, request.options)?;
     if let (Some(join), Some(process)) = (plan.namespaces.joined(libc::CLONE_NEWUSER), spec.process()) {
-        let (file, _, index) = open_namespace(join)?;
+        let (file, _, index) = open_namespace(&plan, join)?;
         idmap::adopt(&mut plan, file.as_fd(), index, process)?;
     }
     let plan = plan;
@@ -196,6 +196,8 @@ pub fn start(store: &Store, request: &Request) -> Result<Started> {
         owner: nix::unistd::getuid().as_raw(),
         namespaces: plan.namespaces.all(),
         keyring: plan.keyring.is_some(),
+        sees_all: !plan.namespaces.private(libc::CLONE_NEWUSER)
+            && plan.process.capabilities.bounding & caps::Capability::CAP_SYS_PTRACE.bitmask() != 0,
         personality: plan.process.personality,
         cgroup: cgroup_plan.record(),
         poststart: list(hooks.and_then(|h| h.poststart().as_ref())),
@@ -552,17 +554,20 @@ fn clone_child(plan: &Plan, cgroup: Option<BorrowedFd>, child: Container) -> Res
 
 /// Opens the namespace files to join.
 fn open_namespaces(plan: &Plan) -> Result<Vec<(OwnedFd, i32, usize)>> {
-    plan.namespaces.join.iter().map(open_namespace).collect()
+    plan.namespaces.join.iter().map(|join| open_namespace(plan, join)).collect()
 }
 
 /// Opens a namespace file and checks that it is what it is listed as.
-fn open_namespace(join: &plan::namespaces::Join) -> Result<(OwnedFd, i32, usize)> {
+fn open_namespace(plan: &Plan, join: &plan::namespaces::Join) -> Result<(OwnedFd, i32, usize)> {
     let what = || format!("/linux/namespaces/{}/path: {}", join.index, join.path.display());
     let path = CString::new(join.path.as_os_str().as_bytes()).with_context(what)?;
     // Not blocking: the path may be a fifo.
     let file = fs::open(&path, libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY, 0).with_context(what)?;
     match process::namespace_type(file.as_fd()) {
-        Ok(flag) if flag == join.flag => Ok((file, join.flag, join.index)),
+        Ok(flag) if flag == join.flag => {
+            refuse_settings_of_the_host(plan, flag, file.as_fd())?;
+            Ok((file, join.flag, join.index))
+        }
         Ok(flag) => bail!(
             "{}: is a {} namespace, not {}",
             what(),
@@ -571,6 +576,24 @@ fn open_namespace(join: &plan::namespaces::Join) -> Result<(OwnedFd, i32, usize)
         ),
         Err(_) => bail!("{}: is not a namespace", what()),
     }
+}
+
+/// A namespace given by its path may be the runtime's own: a setting in it would be the host's.
+fn refuse_settings_of_the_host(plan: &Plan, flag: i32, file: BorrowedFd) -> Result<()> {
+    let in_it = |path: &CString| {
+        path.to_str().ok().and_then(plan::sysctl_namespace).filter(|(needs, _)| *needs == flag)
+    };
+    let Some((name, (_, kind))) = plan.sysctl.iter().find_map(|(path, _)| Some((path, in_it(path)?))) else {
+        return Ok(());
+    };
+    let own = CString::new(format!("/proc/self/ns/{}", plan::namespaces::file(flag)))?;
+    let own = nix::sys::stat::stat(own.as_c_str()).context("stat the own namespace")?;
+    let joined = nix::sys::stat::fstat(file).context("stat a namespace")?;
+    if (own.st_dev, own.st_ino) == (joined.st_dev, joined.st_ino) {
+        let name = name.to_string_lossy();
+        bail!("/linux/sysctl: sysctl {name:?} is not allowed in the host {kind} namespace");
+    }
+    Ok(())
 }
 
 /// The host's procfs.

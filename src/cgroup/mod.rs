@@ -95,8 +95,8 @@ impl Options {
     }
 }
 
-/// The initial user namespace maps every id to itself, in one line.
-fn in_user_namespace() -> bool {
+/// Is this process in another user namespace than the initial one, which maps every id to itself, in one line?
+pub fn in_user_namespace() -> bool {
     let map = file::read_value(file::ABSOLUTE, "/proc/self/uid_map").unwrap_or_default();
     !map.split_whitespace().eq(["0", "0", "4294967295"])
 }

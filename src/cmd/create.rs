@@ -7,6 +7,7 @@ use crate::exit::ExitCode;
 use crate::plan;
 use crate::spawn::{self, Request};
 use crate::state::Store;
+use crate::sys::layout;
 use crate::sys::process;
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::SigSet;
@@ -25,6 +26,7 @@ pub fn create(global: &Global, args: cli::Create) -> Result<ExitCode> {
 /// What `create` and `run` share: the bundle, the terminal's rules, the descriptors to hand on. `detached`: the
 /// runtime returns while the program lives.
 pub fn request(global: &Global, args: cli::Create, detached: bool) -> Result<Request> {
+    layout::populate_memory();
     let (preserve_fds, listen_fds) = preserved(args.preserve_fds)?;
     let pid_file = args.pid_file.as_deref().map(absolute).transpose()?;
     let pidfd_socket = args.pidfd_socket.as_deref().map(absolute).transpose()?;

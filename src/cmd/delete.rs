@@ -29,7 +29,7 @@ pub fn delete(global: &Global, id: &str, force: bool) -> Result<ExitCode> {
         Ok(state) => state,
         // A runtime was killed before it wrote down anything, or the file is rubbish: only the directory is there.
         // Where it could not be read, nobody knows what is there, so nothing is removed.
-        Err(error) if missing(&error) || (force && error.is::<serde_json::Error>()) => {
+        Err(error) if missing(&error) || (force && is_rubbish(&error)) => {
             dir.remove()?;
             if force {
                 return Ok(ExitCode::SUCCESS);
@@ -44,6 +44,13 @@ pub fn delete(global: &Global, id: &str, force: bool) -> Result<ExitCode> {
     }
     destroy(dir, &state, true)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Is what stands in the place of the state no state at all: not JSON, or not even a file?
+fn is_rubbish(error: &anyhow::Error) -> bool {
+    use crate::sys::Errno;
+    error.is::<serde_json::Error>()
+        || matches!(error.downcast_ref(), Some(Errno::ELOOP | Errno::EINVAL | Errno::ENXIO))
 }
 
 /// Ends what is left of the container, removes its cgroup, runs the poststop hooks, removes its state.

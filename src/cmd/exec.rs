@@ -16,11 +16,11 @@ use crate::spawn;
 use crate::state::{self, Dir, State, Status, Store};
 use crate::sync::{Frame, Kind, Wire};
 use crate::sys::process::{Cloned, Ended};
-use crate::sys::{Errno, exe, fs, process};
+use crate::sys::{Errno, exe, fs, layout, process};
 use anyhow::{Context, Result, bail};
-use oci_spec::runtime::{Capability, LinuxCapabilitiesBuilder, Process as SpecProcess, Spec, UserBuilder};
+use oci_spec::runtime::{Capability, LinuxCapabilitiesBuilder, Process as SpecProcess, UserBuilder};
 use std::ffi::CString;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 /// Namespaces that exec enters, whatever the configuration says of the others: user, pid and mount come with the
 /// pidfd in one call.
@@ -35,6 +35,7 @@ const JOINABLE: i32 = libc::CLONE_NEWNS
 
 /// Runs the process; in the foreground its exit status becomes naru's.
 pub fn exec(global: &Global, args: cli::Exec) -> Result<ExitCode> {
+    layout::populate_memory();
     // The first act, because it may start the program anew.
     let sealed = exe::prepare().and_then(|seal| {
         if let Some(seal) = &seal {
@@ -60,6 +61,10 @@ pub fn exec(global: &Global, args: cli::Exec) -> Result<ExitCode> {
     let spec = wanted(&args, &state)?;
     let mut process = compile(&spec, &dir)?;
     process.personality = state.personality;
+    drop(dir);
+    if !process.groups.is_empty() && !process::is_root() && denies_setgroups(state.pid) {
+        bail!("/process/user/additionalGids: {}", crate::plan::rootless::NO_GROUPS);
+    }
     create::check_terminal(process.terminal, args.detach, args.console_socket.is_some())?;
 
     let pid_file = args.pid_file.as_deref().map(absolute).transpose()?.map(PidFile::open).transpose()?;
@@ -89,13 +94,19 @@ pub fn exec(global: &Global, args: cli::Exec) -> Result<ExitCode> {
     Ok(ExitCode::from(ended.status() as u8))
 }
 
+/// What exec needs of config.json; the rest is passed over.
+#[derive(serde::Deserialize)]
+struct Config {
+    process: Option<SpecProcess>,
+}
+
 /// The process to run: `--process`, or the configuration's own with what the flags change.
 fn wanted(args: &cli::Exec, state: &State) -> Result<SpecProcess> {
     if let Some(path) = &args.process {
         return bundle::read_json(path);
     }
-    let spec: Spec = bundle::read_json(&state.bundle.join("config.json"))?;
-    let mut process = spec.process().clone().context("/process: is required")?;
+    let config: Config = bundle::read_json(&state.bundle.join("config.json"))?;
+    let mut process = config.process.context("/process: is required")?;
     let text = |word: &std::ffi::OsString| {
         word.clone().into_string().map_err(|w| anyhow::anyhow!("{w:?}: not UTF-8"))
     };
@@ -210,6 +221,28 @@ impl PidFile {
     }
 }
 
+/// A descriptor that may wait in the queue of the runtime's end of the wire, where no process can open it by
+/// `/proc/PID/fd`.
+struct Stowed(bool);
+
+impl Prepared<'_> {
+    fn stow(&self, fd: Option<OwnedFd>) -> Result<Stowed> {
+        let Some(fd) = fd else { return Ok(Stowed(false)) };
+        crate::sys::socket::send_fd(self.child.wire.as_fd(), b".", fd.as_fd())
+            .context("stow a descriptor")?;
+        Ok(Stowed(true))
+    }
+}
+
+impl Stowed {
+    fn take(self, wire: &Wire) -> Result<Option<OwnedFd>> {
+        if !self.0 {
+            return Ok(None);
+        }
+        crate::sys::socket::receive_fd(wire.as_fd()).context("take a stowed descriptor").map(Some)
+    }
+}
+
 /// What is joined.
 struct Join<'a> {
     state: &'a State,
@@ -221,6 +254,8 @@ struct Join<'a> {
 /// The child's half, and what the clone itself needs.
 struct Prepared<'a> {
     child: Exec<'a>,
+    /// Where to send the terminal.
+    console: Option<OwnedFd>,
     wire: Wire,
     cgroup: Option<OwnedFd>,
     /// To join by, where the clone into the cgroup is refused or fatal.
@@ -239,7 +274,6 @@ impl Join<'_> {
     ) -> Result<Prepared<'p>> {
         let (wire, child_wire) = Wire::pair().context("make the wire to the process")?;
         let entry = self.state.cgroup.enter(self.state.pid, self.cgroups)?;
-        let procfs = if process.terminal { Some(spawn::open_proc()?) } else { None };
         let signal_mask = match signals {
             Some(signals) => signals.before,
             None => nix::sys::signal::SigSet::thread_get_mask().context("read the signal mask")?,
@@ -248,15 +282,14 @@ impl Join<'_> {
             child: Exec {
                 process,
                 wire: child_wire,
-                other_end: wire.as_fd().as_raw_fd(),
                 cgroups: entry.files,
                 user_namespace: self.state.namespaces & libc::CLONE_NEWUSER != 0,
                 keyring,
-                console,
-                procfs,
+                terminal: None,
                 preserve_fds,
                 signal_mask,
             },
+            console,
             wire,
             cgroup: entry.clone_into,
             cgroup_files: entry.fallback,
@@ -275,9 +308,32 @@ impl Join<'_> {
         // Before the first namespace is joined: from there on the container's processes may see this one
         // (CVE-2016-9962).
         process::prctl(libc::PR_SET_DUMPABLE, 0).context("hide from the container")?;
-        let own_proc = if process.oom_score_adj.is_some() { Some(spawn::open_proc()?) } else { None };
+        let own_proc = if process.oom_score_adj.is_some() || process.terminal {
+            Some(spawn::open_proc()?)
+        } else {
+            None
+        };
         enter(self.init, self.state)?;
-        let cgroup = prepared.cgroup.take();
+        // The child is a copy of this process, with every descriptor, and the container sees it from its birth: a
+        // process with CAP_SYS_PTRACE could open the host's directories there. So the terminal is made here, and what
+        // is needed later lies in the wire's queue meanwhile.
+        if let (true, Some(proc)) = (process.terminal, &own_proc) {
+            let proc = proc.try_clone().context("copy a descriptor")?;
+            let peer = init::console::open_in_running(process, prepared.console.take(), proc);
+            prepared.child.terminal = Some(peer.map_err(|failure| explain::exec_failure(&failure, process))?);
+        }
+        let own_proc = own_proc.filter(|_| process.oom_score_adj.is_some());
+        let later = prepared.stow(own_proc)?;
+        let pid_file = match pid_file {
+            Some(PidFile { path, dir }) => Some((path, prepared.stow(Some(dir))?)),
+            None => None,
+        };
+        let mut cgroup = prepared.cgroup.take();
+        if self.state.sees_all && !prepared.cgroup_files.is_empty() {
+            // The descriptor for the clone is a directory of the host, so the child joins by a file, although that is
+            // slow. (A process that exec itself gave the capability to, and not the configuration, is not thought of.)
+            cgroup = None;
+        }
         if cgroup.is_none() {
             prepared.child.cgroups.append(&mut prepared.cgroup_files);
         }
@@ -310,7 +366,7 @@ impl Join<'_> {
         };
         let Prepared { child, wire, .. } = prepared;
         drop(child);
-        let result = self.follow(process, &wire, pid, &pidfd, pid_file, pidfd_socket, own_proc.as_ref());
+        let result = self.follow(process, &wire, pid, &pidfd, (later, pid_file), pidfd_socket);
         if result.is_err() {
             // Ended by itself is as good.
             let _ = process::pidfd_signal(pidfd.as_fd(), libc::SIGKILL);
@@ -319,20 +375,23 @@ impl Join<'_> {
         result.map(|()| (pid, pidfd))
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn follow(
         &self,
         process: &Process,
         wire: &Wire,
         pid: i32,
         pidfd: &OwnedFd,
-        pid_file: Option<PidFile>,
+        (proc, pid_file): (Stowed, Option<(std::path::PathBuf, Stowed)>),
         pidfd_socket: Option<OwnedFd>,
-        own_proc: Option<&OwnedFd>,
     ) -> Result<()> {
-        if let Some(proc) = own_proc {
-            spawn::set_oom_score(process, pid, proc)?;
+        // In the order in which they were stowed, before the first word of the child.
+        if let Some(proc) = proc.take(wire)? {
+            spawn::set_oom_score(process, pid, &proc)?;
         }
+        let pid_file = match pid_file {
+            Some((path, dir)) => dir.take(wire)?.map(|dir| PidFile { path, dir }),
+            None => None,
+        };
         if let Some(socket) = pidfd_socket {
             crate::sys::socket::send_fd(socket.as_fd(), b"setns", pidfd.as_fd()).context("send the pidfd")?;
         }
@@ -352,6 +411,11 @@ impl Join<'_> {
             None => Ok(()),
         }
     }
+}
+
+/// Has the user namespace of the process `pid` no other groups than those it came with?
+fn denies_setgroups(pid: i32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/setgroups")).is_ok_and(|text| text.trim() == "deny")
 }
 
 /// Joins every namespace of the init process in one call (Linux 5.8).

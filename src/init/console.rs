@@ -22,12 +22,11 @@ pub fn open(root: BorrowedFd, process: &Process, socket: Option<OwnedFd>) -> Out
     use_as_stdio(&peer).at(Step::Console)
 }
 
-/// exec: in the container already; `procfs` is the host's, opened before it was joined.
-pub fn open_in_running(process: &Process, socket: Option<OwnedFd>, procfs: Option<OwnedFd>) -> Outcome {
+/// exec: the runtime, in the container's mounts already but not among its processes, which must not see the host's
+/// `procfs`. Returns the container's side.
+pub fn open_in_running(process: &Process, socket: Option<OwnedFd>, procfs: OwnedFd) -> Outcome<OwnedFd> {
     let root = fs::open(c"/", libc::O_PATH | libc::O_DIRECTORY, 0).at(Step::Console)?;
-    let procfs = procfs.ok_or(Errno::ENOENT).at(Step::Console)?;
-    let peer = open_pair(root.as_fd(), procfs.as_fd(), process, socket).at(Step::Console)?;
-    use_as_stdio(&peer).at(Step::Console)
+    open_pair(root.as_fd(), procfs.as_fd(), process, socket).at(Step::Console)
 }
 
 /// Makes the pair, hands the master over and returns the peer.
@@ -76,7 +75,8 @@ fn cover_console(root: BorrowedFd, peer: &OwnedFd) -> Result<()> {
     mount::attach(copy.as_fd(), target.as_fd())
 }
 
-fn use_as_stdio(peer: &OwnedFd) -> Result<()> {
+/// Makes it the controlling terminal of this session and its standard streams.
+pub fn use_as_stdio(peer: &OwnedFd) -> Result<()> {
     tty::make_controlling(peer.as_fd())?;
     (0..=2).try_for_each(|fd| fs::dup_to_stdio(peer.as_fd(), fd))
 }

@@ -122,7 +122,8 @@ pub fn switch_user(init: &Process, in_cwd: bool) -> Outcome {
     let permitted = caps.permitted & able;
     process::set_capabilities(caps.effective & permitted, permitted, caps.inheritable & able)
         .at(Step::Capabilities)?;
-    if caps.ambient != 0 {
+    // Without inheritable ones capset(2) has cleared them; else the caller's would survive it.
+    if caps.ambient != 0 || caps.inheritable != 0 {
         process::ambient(libc::PR_CAP_AMBIENT_CLEAR_ALL, 0).at(Step::Capabilities)?;
         for capability in 0..64 {
             if caps.ambient >> capability & 1 == 1 {

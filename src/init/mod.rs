@@ -172,10 +172,10 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
 
     // Before a filter may be loaded that does not know the calls for it.
     let home = creds::home(init)?;
-    become_program(init, child.preserve_fds)?;
+    close_descriptors(child)?;
+    become_program(init)?;
     // As the user it will run as: root may not be let in everywhere (NFS).
     let program = creds::find_program(init)?;
-    close_descriptors(child)?;
     // Device rules, limits and state are in place before the container counts as created or the program runs.
     child.wire.expect(Kind::Proceed).at(Step::Gate)?;
     enter::outlive_runtime().at(Step::Session)?;
@@ -184,7 +184,7 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
         child.wire = wait_for_start(gate)?;
     }
     hook::run_all(&plan.start_container, child.state, "created", Step::StartContainerHook)?;
-    launch(init, &program, home, &child.signal_mask)
+    launch(init, &program, home, child.preserve_fds, &child.signal_mask)
 }
 
 /// `exec`: a further process of a container. The runtime has joined the namespaces, so that the clone is born in them.
@@ -193,18 +193,14 @@ pub struct Exec<'a> {
     pub process: &'a Process,
     /// To the runtime.
     pub wire: Wire,
-    /// The runtime's end of it, inherited: its number.
-    pub other_end: i32,
     /// cgroup files to write `0` to.
     pub cgroups: Vec<OwnedFd>,
     /// The container has a user namespace, in which this process is nobody yet.
     pub user_namespace: bool,
     /// Session keyring of the container.
     pub keyring: Option<&'a std::ffi::CStr>,
-    /// Where to send the terminal.
-    pub console: Option<OwnedFd>,
-    /// The host's `/proc`, to reopen a verified terminal by descriptor.
-    pub procfs: Option<OwnedFd>,
+    /// The container's side of the terminal, made by the runtime.
+    pub terminal: Option<OwnedFd>,
     /// Descriptors after 0, 1, 2 that the program inherits.
     pub preserve_fds: u32,
     /// Signal mask to give back before the program runs.
@@ -224,8 +220,12 @@ pub fn exec(mut child: Exec) -> ! {
 
 fn exec_steps(child: &mut Exec) -> Outcome<std::convert::Infallible> {
     let init = child.process;
-    fs::close_inherited_number(child.other_end);
-    enter::join_cgroups(&child.cgroups).at(Step::JoinCgroup)?;
+    // First of all, for the container sees this process from its birth: with CAP_SYS_PTRACE it may look at what is open
+    // here (CVE-2016-9962). What the runtime needs of the host later is not open now, see `cmd::exec`.
+    let mut keep = vec![child.wire.as_fd().as_raw_fd()];
+    keep.extend(child.cgroups.iter().chain(&child.terminal).map(AsRawFd::as_raw_fd));
+    keep_only(&keep, child.preserve_fds).at(Step::CloseFds)?;
+    enter::join_cgroups(&std::mem::take(&mut child.cgroups)).at(Step::JoinCgroup)?;
     enter::all_processors().at(Step::Session)?;
     if child.user_namespace {
         enter::become_root().at(Step::UserNamespace)?;
@@ -233,22 +233,21 @@ fn exec_steps(child: &mut Exec) -> Outcome<std::convert::Infallible> {
     enter::die_with_runtime().at(Step::Session)?;
     process::setsid().at(Step::Session)?;
     enter::keyring(child.keyring, child.user_namespace).at(Step::Keyring)?;
-    if init.terminal {
-        console::open_in_running(init, child.console.take(), child.procfs.take())?;
+    if let Some(peer) = child.terminal.take() {
+        console::use_as_stdio(&peer).at(Step::Console)?;
     }
     creds::drop_bounding(init.capabilities.bounding).at(Step::Capabilities)?;
     let home = creds::home(init)?;
-    become_program(init, child.preserve_fds)?;
+    become_program(init)?;
     let program = creds::find_program(init)?;
-    keep_only(&[child.wire.as_fd().as_raw_fd()], child.preserve_fds).at(Step::CloseFds)?;
     // The pid file and the terminal are with the caller before the program can end.
     child.wire.expect(Kind::Proceed).at(Step::Gate)?;
     enter::outlive_runtime().at(Step::Session)?;
-    launch(init, &program, home, &child.signal_mask)
+    launch(init, &program, home, child.preserve_fds, &child.signal_mask)
 }
 
 /// User, groups, capabilities, directory: from here on the process has only the program's rights.
-fn become_program(init: &Process, preserve_fds: u32) -> Outcome {
+fn become_program(init: &Process) -> Outcome {
     // All three while the rights are there, and before a filter may forbid them (runc#4900).
     if let Some(attr) = &init.scheduler {
         process::set_scheduler(attr).at(Step::Scheduling)?;
@@ -260,9 +259,6 @@ fn become_program(init: &Process, preserve_fds: u32) -> Outcome {
         process::personality(domain).at_index(Step::Scheduling, 2)?;
     }
     creds::own_stdio(init.uid).at(Step::Stdio)?;
-    for fd in 3..3 + preserve_fds as i32 {
-        fs::keep_across_exec(fd).at_index(Step::PreservedFd, fd as usize)?;
-    }
     // Here and not from the runtime: once the user has changed, only CAP_SYS_RESOURCE may set the limits of another
     // process. After everything that opens descriptors, before the user loses the right to raise a limit.
     for (index, &(resource, soft, hard)) in init.rlimits.iter().enumerate() {
@@ -281,7 +277,8 @@ fn become_program(init: &Process, preserve_fds: u32) -> Outcome {
 }
 
 /// A leaked directory descriptor is a way out of the container (CVE-2024-21626): close-on-exec alone comes too late,
-/// because execve looks up the program before it closes anything.
+/// because the working directory and the program are looked up before it closes anything. Before a filter is loaded,
+/// which may forbid close_range(2).
 fn close_descriptors(child: &Container) -> Outcome {
     let mut keep = vec![child.wire.as_fd().as_raw_fd()];
     keep.extend(child.gate.as_ref().map(|gate| gate.as_raw_fd()));
@@ -300,18 +297,24 @@ fn keep_only(keep: &[i32], preserve_fds: u32) -> crate::sys::Result<()> {
     fs::close_from(first)
 }
 
-/// Waits at the gate until `start` connects and says so. A `start` that dies half-way ends the container.
+/// Waits at the gate until `start` connects and says so. A `start` that dies half-way ends the container. Of several at
+/// once the one that takes the gate away goes on; the others leave without a word, and by then it stands in the queue.
 fn wait_for_start(gate: OwnedFd) -> Outcome<Wire> {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     use nix::sys::socket::{SockFlag, accept4};
-    let socket = loop {
-        match accept4(gate.as_raw_fd(), SockFlag::SOCK_CLOEXEC) {
-            Err(Errno::EINTR | Errno::ECONNABORTED) => {}
-            other => break other.at(Step::Gate)?,
+    loop {
+        let socket = loop {
+            match accept4(gate.as_raw_fd(), SockFlag::SOCK_CLOEXEC) {
+                Err(Errno::EINTR | Errno::ECONNABORTED) => {}
+                other => break other.at(Step::Gate)?,
+            }
+        };
+        let wire = Wire::from_socket(fs::adopt(socket));
+        let Err(failure) = wire.expect(Kind::Proceed).at(Step::Gate) else { return Ok(wire) };
+        if poll(&mut [PollFd::new(gate.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO) != Ok(1) {
+            return Err(failure);
         }
-    };
-    let wire = Wire::from_socket(fs::adopt(socket));
-    wire.expect(Kind::Proceed).at(Step::Gate)?;
-    Ok(wire)
+    }
 }
 
 /// The last calls: default signals, the filter as late as can be, the program.
@@ -319,8 +322,13 @@ fn launch(
     init: &Process,
     program: &std::ffi::CStr,
     home: Option<CString>,
+    preserve_fds: u32,
     mask: &nix::sys::signal::SigSet,
 ) -> Outcome<std::convert::Infallible> {
+    // Not before: hooks have no part in what is handed to the program.
+    for fd in 3..3 + preserve_fds as i32 {
+        fs::keep_across_exec(fd).at_index(Step::PreservedFd, fd as usize)?;
+    }
     process::reset_signal(libc::SIGPIPE).at(Step::Exec)?;
     mask.thread_set_mask().at(Step::Exec)?;
     if init.no_new_privileges

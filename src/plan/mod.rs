@@ -9,7 +9,7 @@ pub mod mount_options;
 pub mod mounts;
 pub mod namespaces;
 pub mod process;
-mod rootless;
+pub mod rootless;
 pub mod seccomp;
 
 use anyhow::{Context, Result, bail};
@@ -227,17 +227,10 @@ fn sysctl(
         if path.split('/').any(|part| part.is_empty() || part == "." || part == "..") {
             bail!("{pointer}: sysctl {key:?} is not a valid name");
         }
-        let needs = if IPC_SYSCTLS.contains(&path.as_str()) || path.starts_with("fs/mqueue/") {
-            (libc::CLONE_NEWIPC, "ipc")
-        } else if path.starts_with("net/") {
-            (libc::CLONE_NEWNET, "network")
-        } else if path == "kernel/domainname" {
-            (libc::CLONE_NEWUTS, "uts")
-        } else if path == "kernel/hostname" {
+        if path == "kernel/hostname" {
             bail!("{pointer}: sysctl {key:?} is not allowed as it conflicts with the OCI \"hostname\" field");
-        } else if path.starts_with("user/") {
-            (libc::CLONE_NEWUSER, "user")
-        } else {
+        }
+        let Some(needs) = sysctl_namespace(&path) else {
             bail!("{pointer}: sysctl {key:?} is not in a separate kernel namespace");
         };
         if !namespaces.private(needs.0) {
@@ -247,6 +240,21 @@ fn sysctl(
     }
     list.sort_unstable();
     Ok(list)
+}
+
+/// The namespace that a setting (a path below /proc/sys) belongs to, by flag and name; none for the host's own.
+pub fn sysctl_namespace(path: &str) -> Option<(i32, &'static str)> {
+    if IPC_SYSCTLS.contains(&path) || path.starts_with("fs/mqueue/") {
+        Some((libc::CLONE_NEWIPC, "ipc"))
+    } else if path.starts_with("net/") {
+        Some((libc::CLONE_NEWNET, "network"))
+    } else if path == "kernel/domainname" {
+        Some((libc::CLONE_NEWUTS, "uts"))
+    } else if path.starts_with("user/") {
+        Some((libc::CLONE_NEWUSER, "user"))
+    } else {
+        None
+    }
 }
 
 /// `net.ipv4.ip_forward` and `net/ipv4/ip_forward` name the same setting; whichever separator comes first is the one

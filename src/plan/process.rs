@@ -9,6 +9,7 @@ use oci_spec::runtime::{
     IOPriorityClass, Linux, LinuxCapabilities, LinuxIOPriority, LinuxPersonalityDomain, LinuxSchedulerFlag,
     LinuxSchedulerPolicy, PosixRlimitType, Scheduler,
 };
+use std::collections::HashMap;
 use std::ffi::{CStr, CString};
 use std::path::Path;
 
@@ -82,6 +83,9 @@ pub fn compile(process: &oci_spec::runtime::Process, linux: &Linux, pointer: &st
     }
     let args = process.args().as_deref().unwrap_or_default();
     let Some(program) = args.first() else { bail!("{pointer}/args: args must not be empty") };
+    if args.len() > ENTRIES_MAX {
+        bail!("{pointer}/args: {} entries are more than {ENTRIES_MAX}", args.len());
+    }
     if !process.cwd().is_absolute() {
         bail!("{pointer}/cwd: Cwd must be an absolute path, not {:?}", process.cwd());
     }
@@ -151,9 +155,20 @@ pub fn compile(process: &oci_spec::runtime::Process, linux: &Linux, pointer: &st
     })
 }
 
+/// More arguments or variables than any program gets: they come from images, and each one costs.
+const ENTRIES_MAX: usize = 1 << 16;
+
 /// Checks each entry and keeps the last of each name, at the place of its last mention.
 fn environment(env: &[String], pointer: &str) -> Result<Vec<CString>> {
+    if env.len() > ENTRIES_MAX {
+        bail!("{pointer}/env: {} entries are more than {ENTRIES_MAX}", env.len());
+    }
     let mut list: Vec<CString> = Vec::with_capacity(env.len());
+    // Comparing each with all is the fastest for a few; what an image brings may be many.
+    let mut last: Option<HashMap<&str, usize>> = (env.len() > 64).then(HashMap::new);
+    if let Some(last) = &mut last {
+        last.extend(env.iter().enumerate().filter_map(|(i, entry)| Some((entry.split_once('=')?.0, i))));
+    }
     for (i, entry) in env.iter().enumerate() {
         let Some((name, _)) = entry.split_once('=') else {
             bail!("{pointer}/env/{i}: invalid environment variable {entry:?}: missing '='");
@@ -161,8 +176,12 @@ fn environment(env: &[String], pointer: &str) -> Result<Vec<CString>> {
         if name.is_empty() {
             bail!("{pointer}/env/{i}: invalid environment variable {entry:?}: name cannot be empty");
         }
-        let again =
-            env[i + 1..].iter().any(|later| later.split_once('=').is_some_and(|(other, _)| other == name));
+        let again = match &last {
+            Some(last) => last.get(name) != Some(&i),
+            None => {
+                env[i + 1..].iter().any(|later| later.split_once('=').is_some_and(|(other, _)| other == name))
+            }
+        };
         if !again {
             list.push(c_string(entry, &format!("{pointer}/env/{i}"))?);
         }

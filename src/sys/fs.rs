@@ -260,12 +260,7 @@ pub fn open_inheritable(path: &CStr, flags: i32) -> Result<OwnedFd> {
 
 /// Closes a forked child's copy of a descriptor that the parent's stack owns.
 pub fn close_inherited(fd: BorrowedFd) {
-    close_inherited_number(fd.as_raw_fd());
-}
-
-/// The same by number.
-pub fn close_inherited_number(fd: RawFd) {
     // SAFETY: called in a forked child that ends in execve or _exit, so the value that owns the number is never dropped
     // here, and nothing uses it.
-    unsafe { libc::close(fd) };
+    unsafe { libc::close(fd.as_raw_fd()) };
 }

@@ -31,6 +31,7 @@ mod pause;
 mod process;
 mod resources;
 mod root;
+mod rootless;
 mod seccomp;
 mod state;
 mod stdio;
@@ -86,6 +87,7 @@ pub fn all() -> Vec<Test> {
         kernel::TESTS,
         namespaces::TESTS,
         user_namespaces::TESTS,
+        rootless::TESTS,
         mounts::TESTS,
         mount_options::TESTS,
         idmapped::TESTS,
