@@ -17,8 +17,7 @@ pub fn run(global: &Global, args: cli::Run) -> Result<ExitCode> {
     let mut request = create::request(global, args.create, args.detach)?;
     request.gate = false;
     if args.detach {
-        let started = spawn::start(&store, &request);
-        after_start(spawn::restart_if_needed(started, request.signal_mask)?)?;
+        after_start(spawn::start(&store, &mut request)?)?;
         return Ok(ExitCode::SUCCESS);
     }
     if !args.no_subreaper {
@@ -35,7 +34,7 @@ pub fn run(global: &Global, args: cli::Run) -> Result<ExitCode> {
     } else {
         None
     };
-    let started = spawn::restart_if_needed(spawn::start(&store, &request), request.signal_mask)?;
+    let started = spawn::start(&store, &mut request)?;
     // This process waits and ends: giving back memory piece by piece would only cost time.
     std::mem::forget(request);
     let console = console.map(Console::take_over).transpose()?;
@@ -46,6 +45,11 @@ pub fn run(global: &Global, args: cli::Run) -> Result<ExitCode> {
         delete::destroy(started.dir, &started.state, true)?;
         return Err(error);
     }
+    wait(started, signals, console, args.keep)
+}
+
+/// Waits for the end of a container in the foreground and removes it, unless it is to be kept.
+pub fn wait(started: Started, signals: Signals, console: Option<Console>, keep: bool) -> Result<ExitCode> {
     let ended = match signals.attend(started.state.pid, started.pidfd.as_fd(), console) {
         Ok(ended) => ended,
         Err(error) => {
@@ -54,7 +58,7 @@ pub fn run(global: &Global, args: cli::Run) -> Result<ExitCode> {
             return Err(error);
         }
     };
-    if !args.keep {
+    if !keep {
         delete::destroy(started.dir, &started.state, false)?;
     }
     Ok(ExitCode::from(ended.status() as u8))
