@@ -14,7 +14,7 @@ use crate::log;
 use crate::plan::process::Process;
 use crate::plan::{self, Plan};
 use crate::state::{self, Dir, State, Store};
-use crate::sync::{Frame, Kind, Step, Wire};
+use crate::sync::{Frame, Kind, Wire};
 use crate::sys::process::{Cloned, Ended};
 use crate::sys::{Errno, exe, fs, process};
 use anyhow::{Context, Result, bail};
