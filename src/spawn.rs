@@ -8,6 +8,7 @@ use crate::cgroup;
 use crate::explain;
 use crate::hooks::{self, HookState};
 use crate::idmap;
+use crate::idmapped;
 use crate::init::{self, Container};
 use crate::log;
 use crate::notify::Relay;
@@ -15,7 +16,7 @@ use crate::pid_file::PidFile;
 use crate::plan::process::Process;
 use crate::plan::{self, Plan};
 use crate::state::{self, Dir, State, Store};
-use crate::sync::{At, Frame, Kind, Step, Wire};
+use crate::sync::{Frame, Kind, Wire};
 use crate::sys::process::{Cloned, Ended};
 use crate::sys::{Errno, exe, fs, process};
 use anyhow::{Context, Result, bail};
@@ -160,6 +161,8 @@ struct Launch<'a> {
     seal: Option<exe::Seal>,
     /// The runtime's own network namespace, kept open if hooks may need it.
     home_network: Option<OwnedFd>,
+    /// User namespaces with the mappings of mounts.
+    idmaps: Vec<(usize, OwnedFd)>,
     /// The runtime has made the container's network namespace and is in it.
     in_new_network: bool,
 }
@@ -308,6 +311,7 @@ fn launch(request: &Request, plan: Plan, seal: Option<exe::Seal>, begun: Begun) 
         hooks,
         gate,
         home_network,
+        idmaps: idmapped::namespaces(&plan)?,
         in_new_network: false,
     };
     if !launch.attempt(&mut container, &mut guard, true)? {
@@ -385,7 +389,7 @@ impl Launch<'_> {
             gate: self.gate.as_ref().map(OwnedFd::try_clone).transpose().context("copy a descriptor")?,
             cgroups: self.cgroup.join_files(into_cgroup)?,
             proc: None,
-            idmaps: crate::idmapped::namespaces(self.plan)?,
+            idmaps: &self.idmaps,
             cgroup_view: self.cgroup.view()?,
             join: open_namespaces(self.plan)?,
             seal: self.seal.as_ref().filter(|_| self.plan.namespaces.makes(libc::CLONE_NEWPID)),
@@ -472,9 +476,9 @@ impl Launch<'_> {
     fn listen(&self, wire: &Wire, guard: &Guard, sources: Option<&OwnedFd>) -> Result<Frame> {
         loop {
             match (wire.receive().context("wait for the init stage")?, sources, &guard.child) {
-                (Frame::NeedSource(index), Some(sources), Some((_, pidfd))) => {
-                    let sent = init::source::send(self.plan, index, pidfd.as_fd(), sources.as_fd());
-                    sent.at_index(Step::MountSource, index)
+                (Frame::NeedSource(index), Some(sources), Some((pid, pidfd))) => {
+                    let init = (*pid, pidfd.as_fd());
+                    init::source::send(self.plan, index, init, &self.idmaps, sources.as_fd())
                         .map_err(|failure| explain::failure(&failure, self.plan, self.hooks))?;
                 }
                 (frame, ..) => return Ok(frame),

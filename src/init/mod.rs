@@ -66,8 +66,8 @@ pub struct Container<'a> {
     pub cgroups: Vec<OwnedFd>,
     /// The container's own procfs once it is mounted, if settings can be written through it.
     pub proc: Option<OwnedFd>,
-    /// User namespaces with the mappings of mounts: index in `/mounts`, namespace.
-    pub idmaps: Vec<(usize, OwnedFd)>,
+    /// User namespaces with the mappings of mounts.
+    pub idmaps: &'a source::Idmaps,
     /// How cgroup mounts look.
     pub cgroup_view: CgroupView,
     /// Namespaces to join, in order: file, flag, index in the configuration.

@@ -24,6 +24,7 @@ mod lifecycle;
 mod log;
 mod mount_options;
 mod mounts;
+mod mounts_in_user_namespaces;
 mod namespaces;
 mod notify;
 mod own_binary;
@@ -93,6 +94,7 @@ pub fn all() -> Vec<Test> {
         mounts::TESTS,
         mount_options::TESTS,
         idmapped::TESTS,
+        mounts_in_user_namespaces::TESTS,
         binds::TESTS,
         destinations::TESTS,
         root::TESTS,
