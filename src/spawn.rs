@@ -361,6 +361,8 @@ impl Launch<'_> {
                 self.in_new_network = true;
             }
             wire.send(Kind::NetworkReady).context(TELL)?;
+            // Nobody has told the program to (runc and crun do it, too); while the child mounts.
+            crate::sys::net::loopback_up().context("switch the loopback interface on")?;
         }
         // The mount is the child's by now, or the child's copy is the last one.
         self.seal = None;
