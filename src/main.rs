@@ -8,6 +8,7 @@
 #![cfg_attr(not(test), no_main)]
 #![allow(dead_code)]
 
+mod agent;
 mod bundle;
 mod cgroup;
 mod cli;

@@ -3,6 +3,7 @@
 //! Everything that can be refused is refused before the first side effect; what has effects is owned by a guard, so
 //! that an error at any point undoes all of it. The child's side is `init/`, the wire between them `sync.rs`.
 
+use crate::agent;
 use crate::bundle::Bundle;
 use crate::cgroup;
 use crate::explain;
@@ -197,6 +198,8 @@ pub fn start(store: &Store, request: &mut Request) -> Result<Started> {
         keyring: plan.keyring.is_some(),
         sees_all: !plan.namespaces.private(libc::CLONE_NEWUSER)
             && plan.process.capabilities.bounding & caps::Capability::CAP_SYS_PTRACE.bitmask() != 0,
+        agent: plan.process.seccomp.as_ref().and_then(|filter| filter.agent.clone()),
+        no_process: spec.process().is_none(),
         personality: plan.process.personality,
         cgroup: cgroup_plan.record(),
         poststart: list(hooks.and_then(|h| h.poststart().as_ref())),
@@ -412,6 +415,10 @@ impl Launch<'_> {
                     sent.at_index(Step::MountSource, index)
                         .map_err(|failure| explain::failure(&failure, self.plan, self.hooks))?;
                 }
+                (Frame::Listener(fd), ..) => {
+                    self.serve_agent(fd, guard)?;
+                    wire.send(Kind::ListenerTaken).context(TELL)?;
+                }
                 (frame, ..) => return Ok(frame),
             }
         }
@@ -434,6 +441,14 @@ impl Launch<'_> {
         }
         wire.send(Kind::Mapped).context(TELL)?;
         Ok(true)
+    }
+
+    /// Takes the seccomp descriptor `fd` of the init stage and passes it to the agent.
+    fn serve_agent(&self, fd: i32, guard: &Guard) -> Result<()> {
+        let agent = self.plan.process.seccomp.as_ref().and_then(|filter| filter.agent.as_deref());
+        let (agent, (pid, pidfd)) = agent.zip(guard.child.as_ref()).context("no seccomp agent is named")?;
+        let state = guard.hook_state.with("creating", *pid);
+        agent::serve(agent.connect()?, agent, fd, pidfd.as_fd(), *pid, &state)
     }
 
     /// The init stage has failed: says why, or that it was killed at birth (false).

@@ -5,7 +5,7 @@
 //! would need cleaning up, so that whatever a killed runtime leaves behind can be found by `delete`.
 
 use crate::cgroup;
-use crate::plan::seccomp::Filter;
+use crate::plan::seccomp::{Agent, Filter};
 use crate::sys::{Errno, fs, process};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::fcntl::OFlag;
@@ -69,9 +69,15 @@ pub struct State {
     /// Its processes may look into others of its pid namespace whatever these do (CAP_SYS_PTRACE, no user namespace).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub sees_all: bool,
+    /// The configuration has no `process`: the container cannot be started.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_process: bool,
     /// `linux.personality`, as personality(2) takes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub personality: Option<u32>,
+    /// Who answers for the calls of `SCMP_ACT_NOTIFY` rules.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<Box<Agent>>,
     /// Where its cgroup is.
     pub cgroup: cgroup::Record,
     /// poststart hooks.
@@ -467,7 +473,7 @@ pub fn seccomp_from_bytes(bytes: &[u8]) -> Option<Filter> {
         jf: b[3],
         k: u32::from_le_bytes([b[4], b[5], b[6], b[7]]),
     });
-    Some(Filter { program: program.collect(), flags: u32::from_le_bytes(*flags), notify: false })
+    Some(Filter { program: program.collect(), flags: u32::from_le_bytes(*flags), agent: None })
 }
 
 #[cfg(test)]

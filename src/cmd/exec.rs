@@ -59,7 +59,7 @@ pub fn exec(global: &Global, args: cli::Exec) -> Result<ExitCode> {
     }
     let init = init.context("cannot exec in a stopped container")?;
     let spec = wanted(&args, &state)?;
-    let mut process = compile(&spec, &dir)?;
+    let mut process = compile(&spec, &dir, &state)?;
     process.personality = state.personality;
     drop(dir);
     if !process.groups.is_empty() && !process::is_root() && denies_setgroups(state.pid) {
@@ -83,8 +83,9 @@ pub fn exec(global: &Global, args: cli::Exec) -> Result<ExitCode> {
         Some(path) => Some(spawn::connect(path).with_context(|| format!("connect to {}", path.display()))?),
         None => None,
     };
+    let agent = state.agent.as_deref().map(|agent| agent.connect()).transpose()?;
     let keyring = state.keyring.then(|| CString::new(format!("_ses.{}", state.id))).transpose()?;
-    let join = Join { state: &state, init: &init, cgroups: &args.cgroups };
+    let join = Join { state: &state, status, init: &init, cgroups: &args.cgroups, agent: agent.into() };
     let child =
         join.child(&process, console_fd, keyring.as_deref(), preserve_fds, &signals, console.is_some())?;
     let (pid, pidfd) = join.run(&process, child, pid_file, pidfd_socket, &mut seal)?;
@@ -191,10 +192,14 @@ fn add_capabilities(process: &mut SpecProcess, names: &[String]) -> Result<()> {
 }
 
 /// Compiles the process; the container's seccomp program is the one that create has kept.
-fn compile(process: &SpecProcess, dir: &Dir) -> Result<Process> {
+fn compile(process: &SpecProcess, dir: &Dir, state: &State) -> Result<Process> {
     let mut process = plan::compile(process, &oci_spec::runtime::Linux::default(), "/process")?;
     process.seccomp = match dir.get(state::SECCOMP) {
-        Ok(bytes) => Some(state::seccomp_from_bytes(&bytes).context("read the seccomp program")?),
+        Ok(bytes) => {
+            let mut filter = state::seccomp_from_bytes(&bytes).context("read the seccomp program")?;
+            filter.agent.clone_from(&state.agent);
+            Some(filter)
+        }
         Err(Errno::ENOENT) => None,
         Err(errno) => return Err(errno).context("read the seccomp program"),
     };
@@ -246,9 +251,12 @@ impl Stowed {
 /// What is joined.
 struct Join<'a> {
     state: &'a State,
+    status: Status,
     init: &'a OwnedFd,
     /// `--cgroup`.
     cgroups: &'a [String],
+    /// The connection to the seccomp agent, until it is used.
+    agent: std::cell::Cell<Option<OwnedFd>>,
 }
 
 /// The child's half, and what the clone itself needs.
@@ -396,14 +404,26 @@ impl Join<'_> {
             crate::sys::socket::send_fd(socket.as_fd(), b"setns", pidfd.as_fd()).context("send the pidfd")?;
         }
         wire.send(Kind::Proceed).context("write to the process")?;
-        match wire.receive().context("wait for the process")? {
+        let mut answer = wire.receive().context("wait for the process")?;
+        if let Frame::Listener(fd) = answer {
+            let state = self.state;
+            let (agent, connection) =
+                state.agent.as_deref().zip(self.agent.take()).context("no seccomp agent is named")?;
+            let hook_state = state.for_hooks();
+            let now = hook_state.with(self.status.word(), state.pid);
+            crate::agent::serve(connection, agent, fd, pidfd.as_fd(), pid, &now)?;
+            wire.send(Kind::ListenerTaken).context("write to the process")?;
+            answer = wire.receive().context("wait for the process")?;
+        }
+        match answer {
             Frame::End => {}
             Frame::Failed(failure) => return Err(explain::exec_failure(&failure, process)),
-            Frame::Lost | Frame::Plain(_) | Frame::Born(_) | Frame::NeedSource(_) => match process::wait(pid)
-            {
-                Ok(Ended::Signal(signal)) => bail!("process was killed by signal {signal} before it ran"),
-                _ => bail!("process ended before it ran"),
-            },
+            Frame::Lost | Frame::Plain(_) | Frame::Born(_) | Frame::NeedSource(_) | Frame::Listener(_) => {
+                match process::wait(pid) {
+                    Ok(Ended::Signal(signal)) => bail!("process was killed by signal {signal} before it ran"),
+                    _ => bail!("process ended before it ran"),
+                }
+            }
         }
         match pid_file {
             // Last and only on success: callers tell a failed exec by its absence.

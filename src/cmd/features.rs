@@ -50,11 +50,10 @@ const CAPABILITIES: Names = &[
     "CAP_AUDIT_READ", "CAP_PERFMON", "CAP_BPF", "CAP_CHECKPOINT_RESTORE",
 ];
 
-/// Without SCMP_ACT_NOTIFY: nobody takes the listener from the container's process yet.
 #[rustfmt::skip]
 const SECCOMP_ACTIONS: Names = &[
     "SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_KILL_THREAD",
-    "SCMP_ACT_LOG", "SCMP_ACT_TRACE", "SCMP_ACT_TRAP",
+    "SCMP_ACT_LOG", "SCMP_ACT_NOTIFY", "SCMP_ACT_TRACE", "SCMP_ACT_TRAP",
 ];
 
 #[rustfmt::skip]
@@ -72,8 +71,12 @@ const SECCOMP_ARCHS: Names = &[
     "SCMP_ARCH_X86", "SCMP_ARCH_X86_64",
 ];
 
-const SECCOMP_FLAGS: Names =
-    &["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_LOG"];
+const SECCOMP_FLAGS: Names = &[
+    "SECCOMP_FILTER_FLAG_LOG",
+    "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
+    "SECCOMP_FILTER_FLAG_TSYNC",
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
+];
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]

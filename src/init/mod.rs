@@ -11,6 +11,7 @@ mod copy;
 mod creds;
 mod devices;
 mod enter;
+mod filter;
 mod hook;
 mod mask;
 pub mod middle;
@@ -179,11 +180,11 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
     // Before a filter may be loaded that does not know the calls for it.
     let home = creds::home(init)?;
     close_descriptors(child)?;
-    become_program(init)?;
+    become_program(init, &child.wire)?;
     // As the user it will run as: root may not be let in everywhere (NFS).
     let program = creds::find_program(init)?;
     // Device rules, limits and state are in place before the container counts as created or the program runs.
-    child.wire.expect(Kind::Proceed).at(Step::Gate)?;
+    filter::install_or_proceed(init, &child.wire)?;
     enter::outlive_runtime().at(Step::Session)?;
     if let Some(gate) = child.gate.take() {
         child.wire.send(Kind::Ready).at(Step::Gate)?;
@@ -244,16 +245,16 @@ fn exec_steps(child: &mut Exec) -> Outcome<std::convert::Infallible> {
     }
     creds::drop_bounding(init.capabilities.bounding).at(Step::Capabilities)?;
     let home = creds::home(init)?;
-    become_program(init)?;
+    become_program(init, &child.wire)?;
     let program = creds::find_program(init)?;
     // The pid file and the terminal are with the caller before the program can end.
-    child.wire.expect(Kind::Proceed).at(Step::Gate)?;
+    filter::install_or_proceed(init, &child.wire)?;
     enter::outlive_runtime().at(Step::Session)?;
     launch(init, &program, home, child.preserve_fds, &child.signal_mask)
 }
 
 /// User, groups, capabilities, directory: from here on the process has only the program's rights.
-fn become_program(init: &Process) -> Outcome {
+fn become_program(init: &Process, wire: &Wire) -> Outcome {
     // All three while the rights are there, and before a filter may forbid them (runc#4900).
     if let Some(attr) = &init.scheduler {
         process::set_scheduler(attr).at(Step::Scheduling)?;
@@ -275,7 +276,7 @@ fn become_program(init: &Process) -> Outcome {
         process::prctl(libc::PR_SET_NO_NEW_PRIVS, 1).at(Step::NoNewPrivileges)?;
     } else if let Some(filter) = &init.seccomp {
         // Without no_new_privs a filter needs CAP_SYS_ADMIN, so it goes before the capabilities do.
-        crate::sys::seccomp::install(&filter.program, filter.flags).at(Step::Seccomp)?;
+        filter::install(filter, wire)?;
     }
     creds::switch_user(init, in_cwd)?;
     process::umask(init.umask);
@@ -338,7 +339,7 @@ fn launch(
     process::reset_signal(libc::SIGPIPE).at(Step::Exec)?;
     mask.thread_set_mask().at(Step::Exec)?;
     if init.no_new_privileges
-        && let Some(filter) = &init.seccomp
+        && let Some(filter) = init.seccomp.as_ref().filter(|filter| filter.agent.is_none())
     {
         crate::sys::seccomp::install(&filter.program, filter.flags).at(Step::Seccomp)?;
     }

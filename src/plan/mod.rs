@@ -85,14 +85,15 @@ pub struct Options {
 /// Compiles the plan of a validated configuration. Errors name the field by JSON pointer.
 pub fn compile(spec: &Spec, id: &str, bundle: &Path, rootfs: &Path, options: Options) -> Result<Plan> {
     let linux = spec.linux().as_ref().context("/linux: is required")?;
-    let process = spec.process().as_ref().context("process property must not be empty")?;
     refuse_unsupported(linux)?;
     let namespaces = namespaces::compile(linux)?;
     let maps = ids::Maps::of_container(linux, &namespaces)?;
     if options.unprivileged {
         rootless::check(spec, &namespaces, &maps)?;
     }
-    if namespaces.makes(libc::CLONE_NEWUSER) {
+    if namespaces.makes(libc::CLONE_NEWUSER)
+        && let Some(process) = spec.process()
+    {
         maps.check_users(process)?;
     }
     let has_name = |name: &Option<String>| name.as_ref().is_some_and(|name| !name.is_empty());
@@ -135,7 +136,11 @@ pub fn compile(spec: &Spec, id: &str, bundle: &Path, rootfs: &Path, options: Opt
         domainname: spec.domainname().clone().filter(|name| !name.is_empty()),
         keyring: if options.no_new_keyring { None } else { Some(CString::new(format!("_ses.{id}"))?) },
         process: {
-            let mut process = process::compile(process, linux, "/process")?;
+            let mut process = match spec.process() {
+                Some(process) => process::compile(process, linux, "/process")?,
+                // Such a container can be made and entered by exec, not started (runtime.md "Create", "Start").
+                None => process::absent(),
+            };
             if options.listen_fds > 0 {
                 process.env.push(CString::new(format!("LISTEN_FDS={}", options.listen_fds))?);
                 process.env.push(c"LISTEN_PID=1".into());
@@ -155,17 +160,10 @@ pub fn compile(spec: &Spec, id: &str, bundle: &Path, rootfs: &Path, options: Opt
 
 /// What is valid and not acted on yet: an error, because a field that is silently left out is worse than a refusal.
 fn refuse_unsupported(linux: &oci_spec::runtime::Linux) -> Result<()> {
-    let listener = linux.seccomp().as_ref().and_then(|seccomp| seccomp.listener_path().as_ref());
-    let notifies = |syscall: &oci_spec::runtime::LinuxSyscall| {
-        syscall.action() == oci_spec::runtime::LinuxSeccompAction::ScmpActNotify
-    };
-    let notify = linux.seccomp().as_ref().is_some_and(|s| s.syscalls().iter().flatten().any(notifies));
     for (present, field) in [
-        (notify, "seccomp/syscalls: SCMP_ACT_NOTIFY"),
         (linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()), "netDevices"),
         (linux.intel_rdt().is_some(), "intelRdt"),
         (linux.memory_policy().is_some(), "memoryPolicy"),
-        (listener.is_some(), "seccomp/listenerPath"),
     ] {
         if present {
             bail!("/linux/{field}: is not supported yet");

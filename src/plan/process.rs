@@ -158,6 +158,31 @@ pub fn compile(process: &oci_spec::runtime::Process, linux: &Linux, pointer: &st
 /// More arguments or variables than any program gets: they come from images, and each one costs.
 const ENTRIES_MAX: usize = 1 << 16;
 
+/// Stands in where a container has no `process`: nothing to run.
+pub fn absent() -> Process {
+    Process {
+        args: StringArray::new(Vec::new()),
+        env: StringArray::new(Vec::new()),
+        needs_home: false,
+        candidates: Vec::new(),
+        cwd: c"/".into(),
+        uid: 0,
+        gid: 0,
+        groups: Vec::new(),
+        umask: 0o022,
+        capabilities: Capabilities::default(),
+        rlimits: Vec::new(),
+        no_new_privileges: true,
+        oom_score_adj: None,
+        seccomp: None,
+        terminal: false,
+        personality: None,
+        io_priority: None,
+        scheduler: None,
+        console_size: None,
+    }
+}
+
 /// Checks each entry and keeps the last of each name, at the place of its last mention.
 fn environment(env: &[String], pointer: &str) -> Result<Vec<CString>> {
     if env.len() > ENTRIES_MAX {

@@ -57,6 +57,14 @@ pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
+/// A copy of the descriptor `number` of the process behind a pidfd (Linux 5.6), close-on-exec. Needs the right to trace it.
+pub fn pidfd_getfd(pidfd: BorrowedFd, number: RawFd) -> Result<OwnedFd> {
+    // SAFETY: no memory is passed.
+    let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), number, 0) })?;
+    // SAFETY: the kernel has just returned it to this process alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
 /// Sends `signal` (0 probes) to the process behind a pidfd (Linux 5.1).
 pub fn pidfd_signal(pidfd: BorrowedFd, signal: i32) -> Result<()> {
     let null = std::ptr::null::<libc::siginfo_t>();

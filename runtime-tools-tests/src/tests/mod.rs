@@ -24,6 +24,7 @@ mod log;
 mod mount_options;
 mod mounts;
 mod namespaces;
+mod notify;
 mod own_binary;
 mod paths;
 mod pause;
@@ -96,6 +97,7 @@ pub fn all() -> Vec<Test> {
         devices::TESTS,
         paths::TESTS,
         seccomp::TESTS,
+        notify::TESTS,
         own_binary::TESTS,
         cgroups::TESTS,
         resources::TESTS,
