@@ -131,11 +131,39 @@ pub fn offset_of(text: &[u8], line: usize, column: usize) -> usize {
     (start + column).min(text.len())
 }
 
-/// Capability names that this build does not know, taken out: a newer engine may list them, and a capability that the
-/// kernel lacks cannot be granted anyway (spec: a warning, no error). Nothing if there is none.
-pub fn without_unknown_capabilities(text: &[u8]) -> Option<(Vec<u8>, Vec<String>)> {
+/// What the spec or runc allows and the crate oci-spec does not read, in words that it does, together with the names of
+/// capabilities that were dropped. Nothing if there is nothing of the kind.
+///
+/// Capabilities that this build does not know are taken out: a newer engine may list them, and a capability that the
+/// kernel lacks cannot be granted anyway (spec: a warning, no error). The crate has two names of scheduler flags wrong, and
+/// wants lists of processors without the spaces, empty elements and empty texts that runc lets pass.
+pub fn adapted(text: &[u8]) -> Option<(Vec<u8>, Vec<String>)> {
     let mut config: serde_json::Value = serde_json::from_slice(text).ok()?;
     let mut dropped = Vec::new();
+    let mut changed = false;
+    for process in ["/process", ""] {
+        let flags = config.pointer_mut(&format!("{process}/scheduler/flags")).and_then(|f| f.as_array_mut());
+        for flag in flags.into_iter().flatten() {
+            let word = match flag.as_str() {
+                Some("SCHED_FLAG_RESET_ON_FORK") => "SCHED_RESET_ON_FORK",
+                Some("SCHED_FLAG_DL_OVERRUN") => "SCHED_FLAG_D_L_OVERRUN",
+                _ => continue,
+            };
+            *flag = word.into();
+            changed = true;
+        }
+        let Some(affinity) = config.pointer_mut(&format!("{process}/execCPUAffinity")) else { continue };
+        for list in affinity.as_object_mut().into_iter().flat_map(|lists| lists.values_mut()) {
+            let Some(text) = list.as_str() else { continue };
+            let parts: Vec<&str> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+            let plain = parts.join(",");
+            // Commas alone name nothing, which is a mistake to be told.
+            if plain != text && !(plain.is_empty() && text.contains(',')) || text.is_empty() {
+                *list = if plain.is_empty() { serde_json::Value::Null } else { plain.into() };
+                changed = true;
+            }
+        }
+    }
     for pointer in ["/process/capabilities", "/capabilities"] {
         let Some(sets) = config.pointer_mut(pointer).and_then(|sets| sets.as_object_mut()) else { continue };
         for set in sets.values_mut().filter_map(serde_json::Value::as_array_mut) {
@@ -154,7 +182,7 @@ pub fn without_unknown_capabilities(text: &[u8]) -> Option<(Vec<u8>, Vec<String>
             });
         }
     }
-    if dropped.is_empty() {
+    if dropped.is_empty() && !changed {
         return None;
     }
     dropped.sort_unstable();
@@ -207,16 +235,32 @@ mod tests {
     }
 
     #[test]
+    fn words_that_the_crate_has_wrong() {
+        let text = br#"{"process":{"scheduler":{"policy":"SCHED_BATCH","flags":["SCHED_FLAG_RESET_ON_FORK",
+            "SCHED_FLAG_DL_OVERRUN","SCHED_FLAG_RECLAIM","SCHED_FLAG_KEEP_POLICY","SCHED_FLAG_KEEP_PARAMS",
+            "SCHED_FLAG_UTIL_CLAMP_MIN","SCHED_FLAG_UTIL_CLAMP_MAX"]},
+            "execCPUAffinity":{"initial":"","final":" 1,, 2-3 "},"cwd":"/","user":{"uid":0,"gid":0}}}"#;
+        let (new, dropped) = adapted(text).unwrap();
+        assert!(dropped.is_empty());
+        let value: serde_json::Value = serde_json::from_slice(&new).unwrap();
+        let process: oci_spec::runtime::Process = serde_json::from_value(value["process"].clone()).unwrap();
+        assert_eq!(process.scheduler().as_ref().unwrap().flags().as_ref().unwrap().len(), 7);
+        let affinity = process.exec_cpu_affinity().as_ref().unwrap();
+        assert_eq!(affinity.initial(), &None);
+        assert_eq!(affinity.cpu_affinity_final().as_deref(), Some("1,2-3"));
+        for bad in [r#"{"execCPUAffinity":{"final":","}}"#, r#"{"scheduler":{"flags":["x",1]}}"#, "[]", "1"] {
+            assert!(adapted(bad.as_bytes()).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
     fn only_capabilities_from_the_future_are_dropped() {
         let text =
             br#"{"process":{"capabilities":{"bounding":["CAP_KILL","CAP_FUTURE"],"ambient":["rubbish"]}}}"#;
-        let (new, dropped) = without_unknown_capabilities(text).unwrap();
+        let (new, dropped) = adapted(text).unwrap();
         assert_eq!(dropped, ["CAP_FUTURE"]);
         let new = String::from_utf8(new).unwrap();
         assert!(new.contains("CAP_KILL") && new.contains("rubbish") && !new.contains("FUTURE"));
-        assert!(
-            without_unknown_capabilities(br#"{"process":{"capabilities":{"bounding":["CAP_KILL"]}}}"#)
-                .is_none()
-        );
+        assert!(adapted(br#"{"process":{"capabilities":{"bounding":["CAP_KILL"]}}}"#).is_none());
     }
 }

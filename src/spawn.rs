@@ -11,6 +11,8 @@ use crate::hooks::{self, HookState};
 use crate::idmap;
 use crate::init::{self, Container};
 use crate::log;
+use crate::lsm;
+use crate::net;
 use crate::plan::process::Process;
 use crate::plan::{self, Plan};
 use crate::state::{self, Dir, State, Store};
@@ -96,6 +98,8 @@ struct Guard {
     dir: Option<Dir>,
     cgroup: Option<cgroup::Record>,
     child: Option<(i32, OwnedFd)>,
+    /// Interfaces that were moved into the container: on an error they come back.
+    net_devices: Option<net::Devices>,
     /// Run at the end if any other hook has run: they clean up after those.
     poststop: Vec<Hook>,
     hook_state: HookState,
@@ -125,6 +129,7 @@ impl Drop for Guard {
     fn drop(&mut self) {
         // Errors here would hide the one that led here; what is left can be found by `delete`.
         self.end_child();
+        self.net_devices = None;
         if let Some(record) = self.cgroup.take() {
             let _ = record.remove();
         }
@@ -163,6 +168,12 @@ pub fn start(store: &Store, request: &mut Request) -> Result<Started> {
     let spec = &request.bundle.spec;
     let mut plan =
         plan::compile(spec, &request.id, &request.bundle.dir, &request.bundle.rootfs, request.options)?;
+    lsm::check(&plan.process)?;
+    if let Some(label) = spec.linux().as_ref().and_then(plan::mount_label)
+        && lsm::has_selinux()
+    {
+        plan::mounts::set_label(&mut plan.mounts, label)?;
+    }
     if let (Some(join), Some(process)) = (plan.namespaces.joined(libc::CLONE_NEWUSER), spec.process()) {
         let (file, _, index) = open_namespace(&plan, join)?;
         idmap::adopt(&mut plan, file.as_fd(), index, process)?;
@@ -198,6 +209,8 @@ pub fn start(store: &Store, request: &mut Request) -> Result<Started> {
         keyring: plan.keyring.is_some(),
         sees_all: !plan.namespaces.private(libc::CLONE_NEWUSER)
             && plan.process.capabilities.bounding & caps::Capability::CAP_SYS_PTRACE.bitmask() != 0,
+        memory_policy: plan.process.memory_policy.clone(),
+        exec_cpu_affinity: spec.process().as_ref().and_then(|p| p.exec_cpu_affinity().clone()),
         agent: plan.process.seccomp.as_ref().and_then(|filter| filter.agent.clone()),
         no_process: spec.process().is_none(),
         personality: plan.process.personality,
@@ -209,6 +222,7 @@ pub fn start(store: &Store, request: &mut Request) -> Result<Started> {
         dir: Some(store.claim(&request.id)?),
         cgroup: None,
         child: None,
+        net_devices: None,
         poststop: container.poststop.clone(),
         hook_state: container.for_hooks(),
         hooks_ran: false,
@@ -239,12 +253,7 @@ pub fn start(store: &Store, request: &mut Request) -> Result<Started> {
         ),
         _ => None,
     };
-    if let Some(linux) = spec.linux()
-        && plan::mount_label(linux).is_some()
-        && Path::new("/sys/fs/selinux/enforce").exists()
-    {
-        bail!("/linux/mountLabel: is not supported yet on a host with SELinux");
-    }
+    guard.net_devices = net::Devices::prepare(&plan.net_devices)?;
     // Until execve nobody may look into these processes (CVE-2016-9962). Where an ordinary user writes the maps of a
     // process, the kernel wants to see it as theirs: then later.
     if process::is_root() || !plan.namespaces.makes(libc::CLONE_NEWUSER) {
@@ -283,6 +292,9 @@ pub fn start(store: &Store, request: &mut Request) -> Result<Started> {
         guard.cgroup = Some(started.state.cgroup);
         guard.dir = Some(started.dir);
         return Err(error);
+    }
+    if let Some(devices) = guard.net_devices.take() {
+        devices.leave();
     }
     Ok(started)
 }
@@ -343,6 +355,11 @@ impl Launch<'_> {
             preserve_fds: self.request.preserve_fds,
             signal_mask: self.request.signal_mask,
         };
+        if let Some(devices) = &mut guard.net_devices
+            && let Some((file, ..)) = child.join.iter().find(|join| join.1 == libc::CLONE_NEWNET)
+        {
+            devices.move_into(&self.plan.net_devices, file.as_fd())?;
+        }
         let target = if into_cgroup { self.cgroup.clone_into() } else { None };
         guard.child = Some(clone_child(self.plan, target, child)?);
         if self.plan.namespaces.needs_middle()
@@ -351,6 +368,15 @@ impl Launch<'_> {
             return self.ended(frame, guard, into_cgroup);
         }
         let pid = guard.child.as_ref().map_or(0, |child| child.0);
+        if let Some(devices) = &mut guard.net_devices
+            && !self.plan.namespaces.network_by_runtime()
+        {
+            // The child has its network namespace, and waits until its ids are mapped: settings come later.
+            let path = CString::new(format!("/proc/{pid}/ns/net"))?;
+            let file =
+                fs::open(&path, libc::O_RDONLY, 0).context("open the container's network namespace")?;
+            devices.move_into(&self.plan.net_devices, file.as_fd())?;
+        }
         if (self.plan.namespaces.makes(libc::CLONE_NEWUSER) || self.plan.namespaces.needs_middle())
             && !self.admit(guard, &wire, pid)?
         {
@@ -362,6 +388,10 @@ impl Launch<'_> {
             if !self.in_new_network {
                 process::unshare(libc::CLONE_NEWNET).context("make the network namespace")?;
                 self.in_new_network = true;
+            }
+            if let Some(devices) = &mut guard.net_devices {
+                // Before settings for them are written in the child.
+                devices.move_here(&self.plan.net_devices)?;
             }
             wire.send(Kind::NetworkReady).context(TELL)?;
             // Nobody has told the program to (runc and crun do it, too); while the child mounts.

@@ -5,13 +5,14 @@
 //! would need cleaning up, so that whatever a killed runtime leaves behind can be found by `delete`.
 
 use crate::cgroup;
+use crate::plan::memory_policy::MemoryPolicy;
 use crate::plan::seccomp::{Agent, Filter};
 use crate::sys::{Errno, fs, process};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, fstat, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
-use oci_spec::runtime::Hook;
+use oci_spec::runtime::{ExecCPUAffinity, Hook};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
@@ -75,6 +76,12 @@ pub struct State {
     /// `linux.personality`, as personality(2) takes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub personality: Option<u32>,
+    /// `linux.memoryPolicy`, for exec.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_policy: Option<Box<MemoryPolicy>>,
+    /// `process.execCPUAffinity`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exec_cpu_affinity: Option<ExecCPUAffinity>,
     /// Who answers for the calls of `SCMP_ACT_NOTIFY` rules.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<Box<Agent>>,

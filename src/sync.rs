@@ -133,7 +133,8 @@ pub enum Step {
     ReadonlyRoot,
     /// Standard streams.
     Stdio,
-    /// `/process/scheduler`, `/process/ioPriority`, `/linux/personality`.
+    /// `/process/scheduler`, `/process/ioPriority`, `/linux/personality`, `/linux/memoryPolicy`,
+    /// `/process/execCPUAffinity`.
     Scheduling,
     /// `/process/rlimits/N`.
     Rlimit,
@@ -147,6 +148,8 @@ pub enum Step {
     Capabilities,
     /// `/process/cwd`.
     Cwd,
+    /// `/process/apparmorProfile`, `/process/selinuxLabel`, the label of the session keyring.
+    Label,
     /// Looking for the program.
     Find,
     /// Looking for HOME.
@@ -161,7 +164,7 @@ pub enum Step {
     Exec,
 }
 
-const STEPS: [Step; 40] = [
+const STEPS: [Step; 41] = [
     Step::JoinCgroup,
     Step::Seal,
     Step::JoinNamespace,
@@ -196,6 +199,7 @@ const STEPS: [Step; 40] = [
     Step::User,
     Step::Capabilities,
     Step::Cwd,
+    Step::Label,
     Step::Find,
     Step::Home,
     Step::CloseFds,

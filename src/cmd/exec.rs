@@ -10,6 +10,7 @@ use crate::console::Console;
 use crate::exit::ExitCode;
 use crate::explain;
 use crate::init::{self, Exec};
+use crate::lsm;
 use crate::plan::process::{self as plan, Process};
 use crate::signals::Signals;
 use crate::spawn;
@@ -58,13 +59,18 @@ pub fn exec(global: &Global, args: cli::Exec) -> Result<ExitCode> {
         _ => {}
     }
     let init = init.context("cannot exec in a stopped container")?;
-    let spec = wanted(&args, &state)?;
+    let mut spec = wanted(&args, &state)?;
+    if spec.exec_cpu_affinity().is_none() {
+        spec.set_exec_cpu_affinity(state.exec_cpu_affinity.clone());
+    }
     let mut process = compile(&spec, &dir, &state)?;
     process.personality = state.personality;
     drop(dir);
     if !process.groups.is_empty() && !process::is_root() && denies_setgroups(state.pid) {
         bail!("/process/user/additionalGids: {}", crate::plan::rootless::NO_GROUPS);
     }
+    process.memory_policy.clone_from(&state.memory_policy);
+    lsm::check(&process)?;
     create::check_terminal(process.terminal, args.detach, args.console_socket.is_some())?;
 
     let pid_file = args.pid_file.as_deref().map(absolute).transpose()?.map(PidFile::open).transpose()?;
@@ -336,6 +342,11 @@ impl Join<'_> {
             Some(PidFile { path, dir }) => Some((path, prepared.stow(Some(dir))?)),
             None => None,
         };
+        let agent = prepared.stow(self.agent.take())?;
+        if let Some(mask) = process.affinity.as_ref().and_then(|affinity| affinity.initial.as_ref()) {
+            process::set_affinity(mask)
+                .context("/process/execCPUAffinity/initial: error setting initial CPU affinity")?;
+        }
         let mut cgroup = prepared.cgroup.take();
         if self.state.sees_all && !prepared.cgroup_files.is_empty() {
             // The descriptor for the clone is a directory of the host, so the child joins by a file, although that is
@@ -374,7 +385,7 @@ impl Join<'_> {
         };
         let Prepared { child, wire, .. } = prepared;
         drop(child);
-        let result = self.follow(process, &wire, pid, &pidfd, (later, pid_file), pidfd_socket);
+        let result = self.follow(process, &wire, pid, &pidfd, (later, pid_file, agent), pidfd_socket);
         if result.is_err() {
             // Ended by itself is as good.
             let _ = process::pidfd_signal(pidfd.as_fd(), libc::SIGKILL);
@@ -389,7 +400,7 @@ impl Join<'_> {
         wire: &Wire,
         pid: i32,
         pidfd: &OwnedFd,
-        (proc, pid_file): (Stowed, Option<(std::path::PathBuf, Stowed)>),
+        (proc, pid_file, agent): (Stowed, Option<(std::path::PathBuf, Stowed)>, Stowed),
         pidfd_socket: Option<OwnedFd>,
     ) -> Result<()> {
         // In the order in which they were stowed, before the first word of the child.
@@ -400,6 +411,7 @@ impl Join<'_> {
             Some((path, dir)) => dir.take(wire)?.map(|dir| PidFile { path, dir }),
             None => None,
         };
+        let agent_socket = agent.take(wire)?;
         if let Some(socket) = pidfd_socket {
             crate::sys::socket::send_fd(socket.as_fd(), b"setns", pidfd.as_fd()).context("send the pidfd")?;
         }
@@ -408,7 +420,7 @@ impl Join<'_> {
         if let Frame::Listener(fd) = answer {
             let state = self.state;
             let (agent, connection) =
-                state.agent.as_deref().zip(self.agent.take()).context("no seccomp agent is named")?;
+                state.agent.as_deref().zip(agent_socket).context("no seccomp agent is named")?;
             let hook_state = state.for_hooks();
             let now = hook_state.with(self.status.word(), state.pid);
             crate::agent::serve(connection, agent, fd, pidfd.as_fd(), pid, &now)?;

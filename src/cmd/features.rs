@@ -30,11 +30,12 @@ const FEATURES: Features = Features {
             known_flags: SECCOMP_FLAGS,
             supported_flags: SECCOMP_FLAGS,
         },
-        apparmor: Enabled { enabled: false },
-        selinux: Enabled { enabled: false },
+        apparmor: Enabled { enabled: true },
+        selinux: Enabled { enabled: true },
         intel_rdt: Enabled { enabled: false },
         mount_extensions: MountExtensions { idmap: Enabled { enabled: true } },
-        net_devices: Enabled { enabled: false },
+        net_devices: Enabled { enabled: true },
+        memory_policy: MemoryPolicy { modes: MEMORY_MODES, flags: MEMORY_FLAGS },
     },
 };
 
@@ -78,6 +79,14 @@ const SECCOMP_FLAGS: Names = &[
     "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
 ];
 
+#[rustfmt::skip]
+const MEMORY_MODES: Names = &[
+    "MPOL_BIND", "MPOL_DEFAULT", "MPOL_INTERLEAVE", "MPOL_LOCAL", "MPOL_PREFERRED", "MPOL_PREFERRED_MANY",
+    "MPOL_WEIGHTED_INTERLEAVE",
+];
+
+const MEMORY_FLAGS: Names = &["MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"];
+
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Features {
@@ -101,6 +110,13 @@ struct Linux {
     intel_rdt: Enabled,
     mount_extensions: MountExtensions,
     net_devices: Enabled,
+    memory_policy: MemoryPolicy,
+}
+
+#[derive(Serialize)]
+struct MemoryPolicy {
+    modes: Names,
+    flags: Names,
 }
 
 #[derive(Serialize)]
@@ -155,6 +171,7 @@ mod tests {
     use super::*;
     use oci_spec::runtime::{
         Arch, LinuxNamespaceType, LinuxSeccompAction, LinuxSeccompFilterFlag, LinuxSeccompOperator,
+        MemoryPolicyFlagType, MemoryPolicyModeType,
     };
 
     #[test]
@@ -181,7 +198,9 @@ mod tests {
             crate::plan::mount_options::option_names().any(|name| name == "rro"),
             "Docker's recursive read-only binds need it"
         );
-        for names in [SECCOMP_ACTIONS, SECCOMP_OPERATORS, SECCOMP_ARCHS] {
+        for names in
+            [SECCOMP_ACTIONS, SECCOMP_OPERATORS, SECCOMP_ARCHS, SECCOMP_FLAGS, MEMORY_MODES, MEMORY_FLAGS]
+        {
             assert!(names.is_sorted());
         }
     }
@@ -197,6 +216,8 @@ mod tests {
         parse::<LinuxSeccompOperator>(SECCOMP_OPERATORS);
         parse::<Arch>(SECCOMP_ARCHS);
         parse::<LinuxSeccompFilterFlag>(SECCOMP_FLAGS);
+        parse::<MemoryPolicyModeType>(MEMORY_MODES);
+        parse::<MemoryPolicyFlagType>(MEMORY_FLAGS);
         parse::<LinuxNamespaceType>(FEATURES.linux.namespaces);
         let mut known: Vec<_> = caps::all().into_iter().collect();
         known.sort_by_key(caps::Capability::bitmask);

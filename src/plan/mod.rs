@@ -5,9 +5,12 @@
 
 pub mod devices;
 pub mod ids;
+pub mod list;
+pub mod memory_policy;
 pub mod mount_options;
 pub mod mounts;
 pub mod namespaces;
+pub mod net_devices;
 pub mod process;
 pub mod rootless;
 pub mod seccomp;
@@ -15,6 +18,7 @@ pub mod seccomp;
 use anyhow::{Context, Result, bail};
 use mounts::Mount;
 use namespaces::Namespaces;
+use net_devices::NetDevice;
 use oci_spec::runtime::{Hook, Spec};
 use process::Process;
 use std::ffi::CString;
@@ -47,6 +51,8 @@ pub struct Plan {
     pub devices_early: bool,
     /// Device nodes and links to make in `/dev`; absent when `/dev` is a bind mount.
     pub devices: Option<devices::Devices>,
+    /// `linux.netDevices`.
+    pub net_devices: Vec<NetDevice>,
     /// `linux.maskedPaths`.
     pub masked_paths: Vec<CString>,
     /// `linux.readonlyPaths`.
@@ -129,6 +135,7 @@ pub fn compile(spec: &Spec, id: &str, bundle: &Path, rootfs: &Path, options: Opt
         root_propagation,
         pivot: !options.no_pivot,
         devices: own_devices,
+        net_devices: net_devices::compile(linux.net_devices().as_ref(), &namespaces)?,
         masked_paths: paths(linux.masked_paths().as_deref().unwrap_or_default(), "/linux/maskedPaths")?,
         readonly_paths: paths(linux.readonly_paths().as_deref().unwrap_or_default(), "/linux/readonlyPaths")?,
         sysctl: sysctl(linux.sysctl().as_ref(), &namespaces)?,
@@ -160,11 +167,7 @@ pub fn compile(spec: &Spec, id: &str, bundle: &Path, rootfs: &Path, options: Opt
 
 /// What is valid and not acted on yet: an error, because a field that is silently left out is worse than a refusal.
 fn refuse_unsupported(linux: &oci_spec::runtime::Linux) -> Result<()> {
-    for (present, field) in [
-        (linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()), "netDevices"),
-        (linux.intel_rdt().is_some(), "intelRdt"),
-        (linux.memory_policy().is_some(), "memoryPolicy"),
-    ] {
+    for (present, field) in [(linux.intel_rdt().is_some(), "intelRdt")] {
         if present {
             bail!("/linux/{field}: is not supported yet");
         }

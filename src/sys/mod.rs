@@ -11,6 +11,7 @@ pub mod exe;
 pub mod fs;
 pub mod key;
 pub mod layout;
+pub mod lsm;
 pub mod mount;
 pub mod net;
 pub mod process;

@@ -352,6 +352,22 @@ pub fn use_all_processors() -> Result<()> {
     check(unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(&all), all.as_ptr()) }).map(drop)
 }
 
+/// Lets this process run on the processors of `mask` only, bit N for processor N.
+pub fn set_affinity(mask: &[u64]) -> Result<()> {
+    // SAFETY: `mask` is valid for reads of its size.
+    check(unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(mask), mask.as_ptr()) })
+        .map(drop)
+}
+
+/// set_mempolicy(2) for this process: `nodes` has bit N for node N.
+pub fn set_memory_policy(mode: u32, nodes: &[u64]) -> Result<()> {
+    let pointer = if nodes.is_empty() { std::ptr::null() } else { nodes.as_ptr() };
+    // The kernel counts one bit less than it is told.
+    let bits = if nodes.is_empty() { 0 } else { nodes.len() * 64 + 1 };
+    // SAFETY: `pointer` is null with no bits, else valid for reads of `bits - 1` bits.
+    check(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, pointer, bits) }).map(drop)
+}
+
 /// `struct sched_attr`, its first version (48 bytes), linux/sched/types.h.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -19,11 +19,13 @@ mod hooks;
 mod idmapped;
 mod kernel;
 mod kill;
+mod labels;
 mod lifecycle;
 mod log;
 mod mount_options;
 mod mounts;
 mod namespaces;
+mod net_devices;
 mod notify;
 mod own_binary;
 mod paths;
@@ -32,6 +34,7 @@ mod process;
 mod resources;
 mod root;
 mod rootless;
+mod scheduling;
 mod seccomp;
 mod state;
 mod stdio;
@@ -85,9 +88,12 @@ pub fn all() -> Vec<Test> {
         process::TESTS,
         credentials::TESTS,
         kernel::TESTS,
+        scheduling::TESTS,
+        labels::TESTS,
         namespaces::TESTS,
         user_namespaces::TESTS,
         rootless::TESTS,
+        net_devices::TESTS,
         mounts::TESTS,
         mount_options::TESTS,
         idmapped::TESTS,
