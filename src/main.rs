@@ -27,6 +27,7 @@ mod lsm;
 mod net;
 mod netlink;
 mod plan;
+mod resctrl;
 mod signals;
 mod spawn;
 mod state;

@@ -15,6 +15,7 @@ use crate::lsm;
 use crate::net;
 use crate::plan::process::Process;
 use crate::plan::{self, Plan};
+use crate::resctrl::Group;
 use crate::state::{self, Dir, State, Store};
 use crate::sync::{At, Frame, Kind, Step, Wire};
 use crate::sys::process::{Cloned, Ended};
@@ -98,6 +99,8 @@ struct Guard {
     dir: Option<Dir>,
     cgroup: Option<cgroup::Record>,
     child: Option<(i32, OwnedFd)>,
+    /// The resource control group, with what was made for it.
+    resctrl: Option<Group>,
     /// Interfaces that were moved into the container: on an error they come back.
     net_devices: Option<net::Devices>,
     /// Run at the end if any other hook has run: they clean up after those.
@@ -130,6 +133,9 @@ impl Drop for Guard {
         // Errors here would hide the one that led here; what is left can be found by `delete`.
         self.end_child();
         self.net_devices = None;
+        if let Some(group) = self.resctrl.take() {
+            group.undo();
+        }
         if let Some(record) = self.cgroup.take() {
             let _ = record.remove();
         }
@@ -215,6 +221,10 @@ pub fn start(store: &Store, request: &mut Request) -> Result<Started> {
         no_process: spec.process().is_none(),
         personality: plan.process.personality,
         cgroup: cgroup_plan.record(),
+        resctrl: match &plan.intel_rdt {
+            Some(rdt) => Some(Group::find(rdt, &request.id)?),
+            None => None,
+        },
         poststart: list(hooks.and_then(|h| h.poststart().as_ref())),
         poststop: list(hooks.and_then(|h| h.poststop().as_ref())),
     };
@@ -222,6 +232,7 @@ pub fn start(store: &Store, request: &mut Request) -> Result<Started> {
         dir: Some(store.claim(&request.id)?),
         cgroup: None,
         child: None,
+        resctrl: None,
         net_devices: None,
         poststop: container.poststop.clone(),
         hook_state: container.for_hooks(),
@@ -244,6 +255,10 @@ pub fn start(store: &Store, request: &mut Request) -> Result<Started> {
             "Creating a rootless container with no cgroup and no private pid namespace. Such configuration is strongly \
              discouraged (as it is impossible to properly kill all container's processes)",
         );
+    }
+
+    if let Some((rdt, group)) = plan.intel_rdt.as_ref().zip(container.resctrl.clone()) {
+        guard.resctrl.insert(group).create(rdt)?;
     }
 
     let new_network = plan.namespaces.network_by_runtime();
@@ -296,6 +311,7 @@ pub fn start(store: &Store, request: &mut Request) -> Result<Started> {
     if let Some(devices) = guard.net_devices.take() {
         devices.leave();
     }
+    guard.resctrl = None;
     Ok(started)
 }
 
@@ -368,6 +384,9 @@ impl Launch<'_> {
             return self.ended(frame, guard, into_cgroup);
         }
         let pid = guard.child.as_ref().map_or(0, |child| child.0);
+        if let Some(group) = &guard.resctrl {
+            group.enter(pid)?;
+        }
         if let Some(devices) = &mut guard.net_devices
             && !self.plan.namespaces.network_by_runtime()
         {

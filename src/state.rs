@@ -7,6 +7,7 @@
 use crate::cgroup;
 use crate::plan::memory_policy::MemoryPolicy;
 use crate::plan::seccomp::{Agent, Filter};
+use crate::resctrl::Group;
 use crate::sys::{Errno, fs, process};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::fcntl::OFlag;
@@ -87,6 +88,9 @@ pub struct State {
     pub agent: Option<Box<Agent>>,
     /// Where its cgroup is.
     pub cgroup: cgroup::Record,
+    /// Its resource control group (`linux.intelRdt`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resctrl: Option<Group>,
     /// poststart hooks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub poststart: Vec<Hook>,

@@ -89,9 +89,20 @@ pub fn exec(global: &Global, args: cli::Exec) -> Result<ExitCode> {
         Some(path) => Some(spawn::connect(path).with_context(|| format!("connect to {}", path.display()))?),
         None => None,
     };
+    let tasks = match &state.resctrl {
+        Some(group) => group.open_tasks()?,
+        None => Vec::new(),
+    };
     let agent = state.agent.as_deref().map(|agent| agent.connect()).transpose()?;
     let keyring = state.keyring.then(|| CString::new(format!("_ses.{}", state.id))).transpose()?;
-    let join = Join { state: &state, status, init: &init, cgroups: &args.cgroups, agent: agent.into() };
+    let join = Join {
+        state: &state,
+        status,
+        init: &init,
+        cgroups: &args.cgroups,
+        agent: agent.into(),
+        tasks: tasks.into(),
+    };
     let child =
         join.child(&process, console_fd, keyring.as_deref(), preserve_fds, &signals, console.is_some())?;
     let (pid, pidfd) = join.run(&process, child, pid_file, pidfd_socket, &mut seal)?;
@@ -254,6 +265,14 @@ impl Stowed {
     }
 }
 
+/// What is taken out again once the child is there, in this order.
+struct Later {
+    proc: Stowed,
+    pid_file: Option<(std::path::PathBuf, Stowed)>,
+    agent: Stowed,
+    tasks: Vec<Stowed>,
+}
+
 /// What is joined.
 struct Join<'a> {
     state: &'a State,
@@ -263,6 +282,8 @@ struct Join<'a> {
     cgroups: &'a [String],
     /// The connection to the seccomp agent, until it is used.
     agent: std::cell::Cell<Option<OwnedFd>>,
+    /// Where the process joins the container's resource control group.
+    tasks: std::cell::Cell<Vec<std::fs::File>>,
 }
 
 /// The child's half, and what the clone itself needs.
@@ -343,6 +364,8 @@ impl Join<'_> {
             None => None,
         };
         let agent = prepared.stow(self.agent.take())?;
+        let tasks = self.tasks.take().into_iter().map(|file| prepared.stow(Some(file.into())));
+        let tasks = tasks.collect::<Result<Vec<_>>>()?;
         if let Some(mask) = process.affinity.as_ref().and_then(|affinity| affinity.initial.as_ref()) {
             process::set_affinity(mask)
                 .context("/process/execCPUAffinity/initial: error setting initial CPU affinity")?;
@@ -385,7 +408,14 @@ impl Join<'_> {
         };
         let Prepared { child, wire, .. } = prepared;
         drop(child);
-        let result = self.follow(process, &wire, pid, &pidfd, (later, pid_file, agent), pidfd_socket);
+        let result = self.follow(
+            process,
+            &wire,
+            pid,
+            &pidfd,
+            Later { proc: later, pid_file, agent, tasks },
+            pidfd_socket,
+        );
         if result.is_err() {
             // Ended by itself is as good.
             let _ = process::pidfd_signal(pidfd.as_fd(), libc::SIGKILL);
@@ -400,7 +430,7 @@ impl Join<'_> {
         wire: &Wire,
         pid: i32,
         pidfd: &OwnedFd,
-        (proc, pid_file, agent): (Stowed, Option<(std::path::PathBuf, Stowed)>, Stowed),
+        Later { proc, pid_file, agent, tasks }: Later,
         pidfd_socket: Option<OwnedFd>,
     ) -> Result<()> {
         // In the order in which they were stowed, before the first word of the child.
@@ -412,6 +442,12 @@ impl Join<'_> {
             None => None,
         };
         let agent_socket = agent.take(wire)?;
+        for file in tasks {
+            if let Some(file) = file.take(wire)? {
+                crate::resctrl::join(&file.into(), pid)
+                    .context("/linux/intelRdt: put the process in the group")?;
+            }
+        }
         if let Some(socket) = pidfd_socket {
             crate::sys::socket::send_fd(socket.as_fd(), b"setns", pidfd.as_fd()).context("send the pidfd")?;
         }

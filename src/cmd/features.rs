@@ -32,7 +32,7 @@ const FEATURES: Features = Features {
         },
         apparmor: Enabled { enabled: true },
         selinux: Enabled { enabled: true },
-        intel_rdt: Enabled { enabled: false },
+        intel_rdt: IntelRdt { enabled: true, schemata: true, monitoring: true },
         mount_extensions: MountExtensions { idmap: Enabled { enabled: true } },
         net_devices: Enabled { enabled: true },
         memory_policy: MemoryPolicy { modes: MEMORY_MODES, flags: MEMORY_FLAGS },
@@ -107,10 +107,17 @@ struct Linux {
     seccomp: Seccomp,
     apparmor: Enabled,
     selinux: Enabled,
-    intel_rdt: Enabled,
+    intel_rdt: IntelRdt,
     mount_extensions: MountExtensions,
     net_devices: Enabled,
     memory_policy: MemoryPolicy,
+}
+
+#[derive(Serialize)]
+struct IntelRdt {
+    enabled: bool,
+    schemata: bool,
+    monitoring: bool,
 }
 
 #[derive(Serialize)]

@@ -5,6 +5,7 @@
 
 pub mod devices;
 pub mod ids;
+pub mod intel_rdt;
 pub mod list;
 pub mod memory_policy;
 pub mod mount_options;
@@ -16,6 +17,7 @@ pub mod rootless;
 pub mod seccomp;
 
 use anyhow::{Context, Result, bail};
+use intel_rdt::IntelRdt;
 use mounts::Mount;
 use namespaces::Namespaces;
 use net_devices::NetDevice;
@@ -51,6 +53,8 @@ pub struct Plan {
     pub devices_early: bool,
     /// Device nodes and links to make in `/dev`; absent when `/dev` is a bind mount.
     pub devices: Option<devices::Devices>,
+    /// `linux.intelRdt`.
+    pub intel_rdt: Option<IntelRdt>,
     /// `linux.netDevices`.
     pub net_devices: Vec<NetDevice>,
     /// `linux.maskedPaths`.
@@ -91,7 +95,6 @@ pub struct Options {
 /// Compiles the plan of a validated configuration. Errors name the field by JSON pointer.
 pub fn compile(spec: &Spec, id: &str, bundle: &Path, rootfs: &Path, options: Options) -> Result<Plan> {
     let linux = spec.linux().as_ref().context("/linux: is required")?;
-    refuse_unsupported(linux)?;
     let namespaces = namespaces::compile(linux)?;
     let maps = ids::Maps::of_container(linux, &namespaces)?;
     if options.unprivileged {
@@ -135,6 +138,7 @@ pub fn compile(spec: &Spec, id: &str, bundle: &Path, rootfs: &Path, options: Opt
         root_propagation,
         pivot: !options.no_pivot,
         devices: own_devices,
+        intel_rdt: linux.intel_rdt().as_ref().map(|rdt| intel_rdt::compile(rdt, id)).transpose()?,
         net_devices: net_devices::compile(linux.net_devices().as_ref(), &namespaces)?,
         masked_paths: paths(linux.masked_paths().as_deref().unwrap_or_default(), "/linux/maskedPaths")?,
         readonly_paths: paths(linux.readonly_paths().as_deref().unwrap_or_default(), "/linux/readonlyPaths")?,
@@ -163,16 +167,6 @@ pub fn compile(spec: &Spec, id: &str, bundle: &Path, rootfs: &Path, options: Opt
         }),
         namespaces,
     })
-}
-
-/// What is valid and not acted on yet: an error, because a field that is silently left out is worse than a refusal.
-fn refuse_unsupported(linux: &oci_spec::runtime::Linux) -> Result<()> {
-    for (present, field) in [(linux.intel_rdt().is_some(), "intelRdt")] {
-        if present {
-            bail!("/linux/{field}: is not supported yet");
-        }
-    }
-    Ok(())
 }
 
 /// `linux.mountLabel`, which only a kernel with SELinux in force can give to mounts: whether it has is asked by the caller.

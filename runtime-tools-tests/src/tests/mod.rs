@@ -17,6 +17,7 @@ mod exec;
 mod exec_process;
 mod hooks;
 mod idmapped;
+mod intel_rdt;
 mod kernel;
 mod kill;
 mod labels;
@@ -107,6 +108,7 @@ pub fn all() -> Vec<Test> {
         own_binary::TESTS,
         cgroups::TESTS,
         resources::TESTS,
+        intel_rdt::TESTS,
         pause::TESTS,
         update::TESTS,
         events::TESTS,
