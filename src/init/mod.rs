@@ -11,7 +11,9 @@ mod copy;
 mod creds;
 mod devices;
 pub mod enter;
+mod filter;
 mod hook;
+mod label;
 mod mask;
 pub mod middle;
 mod mounts;
@@ -122,13 +124,14 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
         seal.apply_in_child().at(Step::Seal)?;
     }
     enter::join_namespaces(&child.join)?;
+    enter::loopback(&plan.namespaces).at(Step::NewNamespace)?;
     // Before anything reads a clock that counts for the container.
     enter::time_namespace(plan).at(Step::TimeNamespace)?;
     // After the cgroup is entered, else the namespace would be rooted at the runtime's.
     enter::new_cgroup_namespace(&plan.namespaces).at(Step::NewNamespace)?;
     process::setsid().at(Step::Session)?;
-    enter::keyring(plan.keyring.as_deref(), plan.namespaces.private(libc::CLONE_NEWUSER))
-        .at(Step::Keyring)?;
+    let in_user_namespace = plan.namespaces.private(libc::CLONE_NEWUSER);
+    label::with_key_label(init, || enter::keyring(plan.keyring.as_deref(), in_user_namespace))?;
     process::umask(0);
     // Legal this early because it only bites at exec; while there is time.
     creds::drop_bounding(init.capabilities.bounding).at(Step::Capabilities)?;
@@ -168,6 +171,8 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
     if let Some(name) = &plan.domainname {
         process::setdomainname(name.as_bytes()).at(Step::Domainname)?;
     }
+    // While the host's procfs is there, for old kernels; after createContainer hooks, which would carry the labels, too.
+    label::set(init)?;
     // Last, because detaching the old root waits for the other processors.
     root::pivot(plan, root.as_fd()).at(Step::Pivot)?;
     drop(root);
@@ -175,11 +180,11 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
     // Before a filter may be loaded that does not know the calls for it.
     let home = creds::home(init)?;
     close_descriptors(child)?;
-    become_program(init)?;
+    become_program(init, &child.wire)?;
     // As the user it will run as: root may not be let in everywhere (NFS).
     let program = creds::find_program(init)?;
     // Device rules, limits and state are in place before the container counts as created or the program runs.
-    child.wire.expect(Kind::Proceed).at(Step::Gate)?;
+    filter::install_or_proceed(init, &child.wire)?;
     enter::outlive_runtime().at(Step::Session)?;
     if let Some(gate) = child.gate.take() {
         enter::end_on_signals().at(Step::Gate)?;
@@ -229,29 +234,30 @@ fn exec_steps(child: &mut Exec) -> Outcome<std::convert::Infallible> {
     keep.extend(child.cgroups.iter().chain(&child.terminal).map(AsRawFd::as_raw_fd));
     keep_only(&keep, child.preserve_fds).at(Step::CloseFds)?;
     enter::join_cgroups(&std::mem::take(&mut child.cgroups)).at(Step::JoinCgroup)?;
-    enter::all_processors().at(Step::Session)?;
+    enter::processors(init).at_index(Step::Scheduling, 4)?;
     if child.user_namespace {
         enter::become_root().at(Step::UserNamespace)?;
     }
     enter::die_with_runtime().at(Step::Session)?;
     process::setsid().at(Step::Session)?;
-    enter::keyring(child.keyring, child.user_namespace).at(Step::Keyring)?;
+    label::with_key_label(init, || enter::keyring(child.keyring, child.user_namespace))?;
     if let Some(peer) = child.terminal.take() {
         console::use_as_stdio(&peer).at(Step::Console)?;
     }
+    label::set(init)?;
     creds::drop_bounding(init.capabilities.bounding).at(Step::Capabilities)?;
     let home = creds::home(init)?;
-    become_program(init)?;
+    become_program(init, &child.wire)?;
     let program = creds::find_program(init)?;
     // The pid file and the terminal are with the caller before the program can end.
-    child.wire.expect(Kind::Proceed).at(Step::Gate)?;
+    filter::install_or_proceed(init, &child.wire)?;
     enter::outlive_runtime().at(Step::Session)?;
     launch(init, &program, home, child.preserve_fds, &child.signal_mask)
 }
 
 /// User, groups, capabilities, directory: from here on the process has only the program's rights.
-fn become_program(init: &Process) -> Outcome {
-    // All three while the rights are there, and before a filter may forbid them (runc#4900).
+fn become_program(init: &Process, wire: &Wire) -> Outcome {
+    // All four while the rights are there, and before a filter may forbid them (runc#4900).
     if let Some(attr) = &init.scheduler {
         process::set_scheduler(attr).at(Step::Scheduling)?;
     }
@@ -260,6 +266,9 @@ fn become_program(init: &Process) -> Outcome {
     }
     if let Some(domain) = init.personality {
         process::personality(domain).at_index(Step::Scheduling, 2)?;
+    }
+    if let Some(policy) = &init.memory_policy {
+        process::set_memory_policy(policy.mode, &policy.nodes).at_index(Step::Scheduling, 3)?;
     }
     creds::own_stdio(init.uid).at(Step::Stdio)?;
     // Here and not from the runtime: once the user has changed, only CAP_SYS_RESOURCE may set the limits of another
@@ -272,7 +281,7 @@ fn become_program(init: &Process) -> Outcome {
         process::prctl(libc::PR_SET_NO_NEW_PRIVS, 1).at(Step::NoNewPrivileges)?;
     } else if let Some(filter) = &init.seccomp {
         // Without no_new_privs a filter needs CAP_SYS_ADMIN, so it goes before the capabilities do.
-        crate::sys::seccomp::install(&filter.program, filter.flags).at(Step::Seccomp)?;
+        filter::install(filter, wire)?;
     }
     creds::switch_user(init, in_cwd)?;
     process::umask(init.umask);
@@ -335,7 +344,7 @@ fn launch(
     process::reset_signal(libc::SIGPIPE).at(Step::Exec)?;
     mask.thread_set_mask().at(Step::Exec)?;
     if init.no_new_privileges
-        && let Some(filter) = &init.seccomp
+        && let Some(filter) = init.seccomp.as_ref().filter(|filter| filter.agent.is_none())
     {
         crate::sys::seccomp::install(&filter.program, filter.flags).at(Step::Seccomp)?;
     }
