@@ -392,7 +392,7 @@ impl Launch<'_> {
             idmaps: &self.idmaps,
             cgroup_view: self.cgroup.view()?,
             join: open_namespaces(self.plan)?,
-            seal: self.seal.as_ref().filter(|_| self.plan.namespaces.makes(libc::CLONE_NEWPID)),
+            seal: self.seal.as_ref().map(|seal| (seal, self.plan.namespaces.makes(libc::CLONE_NEWPID))),
             runtime: if new_network {
                 Some(process::pidfd_open(myself).context("open the own process")?)
             } else {
@@ -433,7 +433,7 @@ impl Launch<'_> {
             }
             wire.send(Kind::NetworkReady).context(TELL)?;
         }
-        // The child's copy is the last one from here on, or gone already.
+        // The mount is the child's by now, or the child's copy is the last one.
         self.seal = None;
         self.cgroup.load_devices()?;
         let told_before = !process::is_root() && self.plan.namespaces.makes(libc::CLONE_NEWUSER);
