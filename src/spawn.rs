@@ -423,7 +423,7 @@ impl Launch<'_> {
             idmaps: &self.idmaps,
             cgroup_view: self.cgroup.view()?,
             join: open_namespaces(self.plan)?,
-            seal: self.seal.as_ref().filter(|_| self.plan.namespaces.makes(libc::CLONE_NEWPID)),
+            seal: self.seal.as_ref().map(|seal| (seal, self.plan.namespaces.makes(libc::CLONE_NEWPID))),
             runtime: if new_network {
                 Some(process::pidfd_open(myself).context("open the own process")?)
             } else {
@@ -487,7 +487,7 @@ impl Launch<'_> {
             // Nobody has told the program to (runc and crun do it, too); while the child mounts.
             crate::sys::net::loopback_up().context("switch the loopback interface on")?;
         }
-        // The child's copy is the last one from here on, or gone already.
+        // The mount is the child's by now, or the child's copy is the last one.
         self.seal = None;
         self.cgroup.load_devices()?;
         let told_before = !process::is_root() && self.plan.namespaces.makes(libc::CLONE_NEWUSER);
