@@ -104,6 +104,8 @@ pub struct Guard {
     cgroup: Option<cgroup::Record>,
     /// The init process, a child of this one.
     pub child: Option<(i32, OwnedFd)>,
+    /// Without a mount namespace: the root filesystem, and the mount it lay on before.
+    root: Option<(CString, u64)>,
     /// Run at the end if any other hook has run: they clean up after those.
     poststop: Vec<Hook>,
     hook_state: HookState,
@@ -134,6 +136,9 @@ impl Drop for Guard {
     fn drop(&mut self) {
         // Errors here would hide the one that led here; what is left can be found by `delete`.
         self.end_child();
+        if let Some((rootfs, before)) = &self.root {
+            let _ = state::unmount_root(rootfs, *before);
+        }
         if let Some(record) = self.cgroup.take() {
             let _ = record.remove();
         }
@@ -240,6 +245,10 @@ pub fn begin(store: &Store, request: &Request, plan: &Plan) -> Result<Begun> {
         sees_all: !plan.namespaces.private(libc::CLONE_NEWUSER)
             && plan.process.capabilities.bounding & caps::Capability::CAP_SYS_PTRACE.bitmask() != 0,
         personality: plan.process.personality,
+        root_mount: match plan.namespaces.private(libc::CLONE_NEWNS) {
+            true => None,
+            false => Some(fs::mount_id(&plan.rootfs).context("look at the root filesystem")?),
+        },
         cgroup: cgroup_plan.record(),
         poststart: list(hooks.and_then(|h| h.poststart().as_ref())),
         poststop: list(hooks.and_then(|h| h.poststop().as_ref())),
@@ -248,6 +257,7 @@ pub fn begin(store: &Store, request: &Request, plan: &Plan) -> Result<Begun> {
         dir: Some(store.claim(&request.id)?),
         cgroup: None,
         child: None,
+        root: container.root_mount.map(|before| (plan.rootfs.clone(), before)),
         poststop: container.poststop.clone(),
         hook_state: container.for_hooks(),
         hooks_ran: false,
@@ -338,10 +348,12 @@ pub fn finish(
     let (pid, pidfd) = guard.child.take().context("the init process is gone")?;
     let dir = guard.dir.take().context("the state directory is gone")?;
     guard.cgroup = None;
+    let root = guard.root.take();
     let started = Started { dir, state: container, pidfd, home_network, notify };
     if let Err(error) = announce(request, &started, pid) {
         // The caller will not know the container: undo it like any other failure.
         guard.child = Some((pid, started.pidfd));
+        guard.root = root;
         guard.cgroup = Some(started.state.cgroup);
         guard.dir = Some(started.dir);
         return Err(error);

@@ -198,6 +198,8 @@ pub struct Exec<'a> {
     pub wire: Wire,
     /// cgroup files to write `0` to.
     pub cgroups: Vec<OwnedFd>,
+    /// The root of a container without a mount namespace.
+    pub root: Option<OwnedFd>,
     /// The container has a user namespace, in which this process is nobody yet.
     pub user_namespace: bool,
     /// Session keyring of the container.
@@ -226,10 +228,13 @@ fn exec_steps(child: &mut Exec) -> Outcome<std::convert::Infallible> {
     // First of all, for the container sees this process from its birth: with CAP_SYS_PTRACE it may look at what is open
     // here (CVE-2016-9962). What the runtime needs of the host later is not open now, see `cmd::exec`.
     let mut keep = vec![child.wire.as_fd().as_raw_fd()];
-    keep.extend(child.cgroups.iter().chain(&child.terminal).map(AsRawFd::as_raw_fd));
+    keep.extend(child.cgroups.iter().chain(&child.terminal).chain(&child.root).map(AsRawFd::as_raw_fd));
     keep_only(&keep, child.preserve_fds).at(Step::CloseFds)?;
     enter::join_cgroups(&std::mem::take(&mut child.cgroups)).at(Step::JoinCgroup)?;
     enter::all_processors().at(Step::Session)?;
+    if let Some(root) = child.root.take() {
+        root::enter(root.as_fd()).at(Step::Root)?;
+    }
     if child.user_namespace {
         enter::become_root().at(Step::UserNamespace)?;
     }
