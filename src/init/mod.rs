@@ -110,17 +110,20 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
     enter::join_cgroups(&child.cgroups).at(Step::JoinCgroup)?;
     // The runtime's own processors are not the container's; the cgroup alone limits it from here on.
     enter::all_processors().at(Step::Session)?;
+    // Before another process can be in this pid namespace: what shows as this one's executable must not be writable
+    // (CVE-2019-5736). Here and not in the runtime, because there is time: the network namespace is not made yet. As who
+    // the runtime is: the root of a user namespace may have no right to execute the file.
+    if let Some(seal) = child.seal
+        && !plan.namespaces.needs_middle()
+    {
+        seal.apply_in_child().at(Step::Seal)?;
+    }
     // Who this process is decides what it may do, and a change of ids undoes the next two.
     enter::user_namespace(child)?;
     // If the runtime is killed half-way the container must not live on; given up before "created".
     enter::die_with_runtime().at(Step::Session)?;
     // Before any namespace shows us to others: no process of the container may look into this one (CVE-2016-9962).
     enter::hide().at(Step::Session)?;
-    // Before another process can be in this pid namespace: what shows as this one's executable must not be writable
-    // (CVE-2019-5736). Here and not in the runtime, because there is time: the network namespace is not made yet.
-    if let Some(seal) = child.seal {
-        seal.apply_in_child().at(Step::Seal)?;
-    }
     enter::join_namespaces(&child.join)?;
     // Before anything reads a clock that counts for the container.
     enter::time_namespace(plan).at(Step::TimeNamespace)?;
