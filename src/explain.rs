@@ -177,6 +177,7 @@ fn process_step(failure: &Failure, process: &Process) -> String {
         Step::CloseFds => format!("close descriptors: {why}"),
         Step::PreservedFd => format!("unable to stat preserved-fd {index}: {why}"),
         Step::Gate => format!("wait for the runtime: {why}"),
+        Step::Root => format!("enter the container's root: {why}"),
         other => format!("{other:?} {index}: {why}"),
     }
 }

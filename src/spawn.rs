@@ -113,6 +113,8 @@ pub struct Guard {
     resctrl: Option<Group>,
     /// Interfaces that were moved into the container: on an error they come back.
     net_devices: Option<net::Devices>,
+    /// Without a mount namespace: the root filesystem, and the mount it lay on before.
+    root: Option<(CString, u64)>,
     /// Run at the end if any other hook has run: they clean up after those.
     poststop: Vec<Hook>,
     hook_state: HookState,
@@ -146,6 +148,9 @@ impl Drop for Guard {
         self.net_devices = None;
         if let Some(group) = self.resctrl.take() {
             group.undo();
+        }
+        if let Some((rootfs, before)) = &self.root {
+            let _ = state::unmount_root(rootfs, *before);
         }
         if let Some(record) = self.cgroup.take() {
             let _ = record.remove();
@@ -265,6 +270,10 @@ pub fn begin(store: &Store, request: &Request, plan: &Plan) -> Result<Begun> {
         agent: plan.process.seccomp.as_ref().and_then(|filter| filter.agent.clone()),
         no_process: spec.process().is_none(),
         personality: plan.process.personality,
+        root_mount: match plan.namespaces.private(libc::CLONE_NEWNS) {
+            true => None,
+            false => Some(fs::mount_id(&plan.rootfs).context("look at the root filesystem")?),
+        },
         cgroup: cgroup_plan.record(),
         resctrl: match &plan.intel_rdt {
             Some(rdt) => Some(Group::find(rdt, &request.id)?),
@@ -279,6 +288,7 @@ pub fn begin(store: &Store, request: &Request, plan: &Plan) -> Result<Begun> {
         child: None,
         resctrl: None,
         net_devices: None,
+        root: container.root_mount.map(|before| (plan.rootfs.clone(), before)),
         poststop: container.poststop.clone(),
         hook_state: container.for_hooks(),
         hooks_ran: false,
@@ -369,10 +379,12 @@ pub fn finish(
     let (pid, pidfd) = guard.child.take().context("the init process is gone")?;
     let dir = guard.dir.take().context("the state directory is gone")?;
     guard.cgroup = None;
+    let root = guard.root.take();
     let started = Started { dir, state: container, pidfd, home_network, notify };
     if let Err(error) = announce(request, &started, pid) {
         // The caller will not know the container: undo it like any other failure.
         guard.child = Some((pid, started.pidfd));
+        guard.root = root;
         guard.cgroup = Some(started.state.cgroup);
         guard.dir = Some(started.dir);
         return Err(error);

@@ -19,7 +19,7 @@ use crate::spawn;
 use crate::state::{self, Dir, State, Status, Store};
 use crate::sync::{Frame, Kind, Wire};
 use crate::sys::process::{Cloned, Ended};
-use crate::sys::{Errno, exe, layout, process};
+use crate::sys::{Errno, exe, fs, layout, process};
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime::{Capability, LinuxCapabilitiesBuilder, Process as SpecProcess, UserBuilder};
 use std::ffi::CString;
@@ -303,6 +303,13 @@ impl Join<'_> {
                 process,
                 wire: child_wire,
                 cgroups: entry.files,
+                root: if self.state.namespaces & libc::CLONE_NEWNS == 0 {
+                    let path = CString::new(format!("/proc/{}/root", self.state.pid))?;
+                    let root = fs::open(&path, libc::O_PATH | libc::O_DIRECTORY, 0);
+                    Some(root.context("open the container's root")?)
+                } else {
+                    None
+                },
                 user_namespace: self.state.namespaces & libc::CLONE_NEWUSER != 0,
                 keyring,
                 terminal: None,
@@ -326,6 +333,7 @@ impl Join<'_> {
         pidfd_socket: Option<OwnedFd>,
         seal: &mut Option<exe::Seal>,
     ) -> Result<(i32, OwnedFd)> {
+        let lent = LentScore::lend(process, prepared.child.user_namespace)?;
         // Before the first namespace is joined: from there on the container's processes may see this one
         // (CVE-2016-9962).
         process::prctl(libc::PR_SET_DUMPABLE, 0).context("hide from the container")?;
@@ -340,11 +348,16 @@ impl Join<'_> {
         // is needed later lies in the wire's queue meanwhile.
         if let (true, Some(proc)) = (process.terminal, &own_proc) {
             let proc = proc.try_clone().context("copy a descriptor")?;
-            let peer =
-                init::console::open_in_running(process, prepared.console.take(), prepared.own_terminal, proc);
+            let (console, root) = (prepared.console.take(), prepared.child.root.as_ref());
+            let own = prepared.own_terminal;
+            let open = || init::console::open_in_running(process, root, console, own, proc);
+            let peer = match prepared.child.user_namespace {
+                true => process::with_files_of_root(open),
+                false => open(),
+            };
             prepared.child.terminal = Some(peer.map_err(|failure| explain::exec_failure(&failure, process))?);
         }
-        let own_proc = own_proc.filter(|_| process.oom_score_adj.is_some());
+        let own_proc = own_proc.filter(|_| process.oom_score_adj.is_some() && lent.is_none());
         let later = prepared.stow(own_proc)?;
         let pid_file = match pid_file {
             Some(file) => {
@@ -396,6 +409,9 @@ impl Join<'_> {
                 (pid, pidfd)
             }
         };
+        if let Some(lent) = lent {
+            lent.take_back();
+        }
         log::debug(format_args!("exec process: {pid}"));
         let Prepared { child, wire, .. } = prepared;
         drop(child);
@@ -472,6 +488,35 @@ impl Join<'_> {
     }
 }
 
+/// The runtime's own OOM score, while it has that of the process to come: a child inherits it. In a user namespace there is
+/// no right to lower one, and without privileges none to that of a process that nobody may look into.
+struct LentScore {
+    file: OwnedFd,
+    own: String,
+}
+
+impl LentScore {
+    /// Nothing to lend where the child's can be set from outside.
+    fn lend(process: &Process, user_namespace: bool) -> Result<Option<LentScore>> {
+        let Some(score) = process.oom_score_adj.filter(|_| user_namespace) else { return Ok(None) };
+        let path = c"/proc/self/oom_score_adj";
+        let own = std::fs::read_to_string("/proc/self/oom_score_adj").context("read the own OOM score")?;
+        if process::is_root() && own.trim().parse().is_ok_and(|own: i32| own <= score) {
+            return Ok(None);
+        }
+        // While this process is not hidden yet: then its files are no longer its own.
+        let written = fs::open(path, libc::O_WRONLY, 0)
+            .and_then(|file| fs::write_once(file.as_fd(), score.to_string().as_bytes()).map(|()| file));
+        let file = written.context("/process/oomScoreAdj: write oom_score_adj")?;
+        Ok(Some(LentScore { file, own }))
+    }
+
+    fn take_back(self) {
+        // A runtime that waits for its child is as good a victim as any.
+        let _ = fs::write_once(self.file.as_fd(), self.own.trim().as_bytes());
+    }
+}
+
 /// Has the user namespace of the process `pid` no other groups than those it came with?
 fn denies_setgroups(pid: i32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/setgroups")).is_ok_and(|text| text.trim() == "deny")
@@ -480,6 +525,9 @@ fn denies_setgroups(pid: i32) -> bool {
 /// Joins every namespace of the init process in one call (Linux 5.8).
 fn enter(init: &OwnedFd, state: &State) -> Result<()> {
     let wanted = state.namespaces & JOINABLE;
+    if wanted == 0 {
+        return Ok(());
+    }
     match process::setns(init.as_fd(), wanted) {
         Ok(()) => Ok(()),
         Err(Errno::ESRCH) => bail!("cannot exec in a stopped container"),

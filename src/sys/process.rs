@@ -163,6 +163,25 @@ pub fn set_uid(uid: u32) -> Result<()> {
     check(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }).map(drop)
 }
 
+/// Calls `work` with file access as root of the user namespace that was joined, for a process whose own ids it does not
+/// map: what is made meanwhile has an owner. The ids that the process itself has have no number there; setreuid(2)
+/// without a change gives the file access back to them.
+pub fn with_files_of_root<T>(work: impl FnOnce() -> T) -> T {
+    // SAFETY: no memory is passed. These calls cannot fail in a way that matters: without the right to the id nothing
+    // changes, and what is made then belongs to nobody, which its next user notices.
+    unsafe {
+        libc::syscall(libc::SYS_setfsgid, 0);
+        libc::syscall(libc::SYS_setfsuid, 0);
+    }
+    let result = work();
+    // SAFETY: as above.
+    unsafe {
+        libc::syscall(libc::SYS_setregid, -1, -1);
+        libc::syscall(libc::SYS_setreuid, -1, -1);
+    }
+    result
+}
+
 /// Was this program started as root of its user namespace? Asks no system call.
 pub fn is_root() -> bool {
     // SAFETY: no preconditions.
