@@ -2,7 +2,7 @@
 
 use crate::cx::{Cx, Skip};
 use crate::leaks::{Snapshot, difference};
-use crate::{cases, tests, variant};
+use crate::{canary, cases, tests, variant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
@@ -56,7 +56,7 @@ pub fn load() -> Result<Vec<Case>> {
 
 /// Runs every part of a case; each must leave nothing behind.
 pub fn run(cx: &Cx, case: &Case, attempts: u32) -> Result<Ended> {
-    let before = cx.snapshot()?;
+    let before = (cx.snapshot()?, canary::settings());
     let mut tally = Tally::default();
     for v in &case.variants {
         let name = v["as"].as_str().unwrap_or("variant").to_string();
@@ -77,8 +77,11 @@ pub fn run(cx: &Cx, case: &Case, attempts: u32) -> Result<Ended> {
 }
 
 /// The result, or a failure when something was left.
-fn settled<T>(cx: &Cx, before: &Snapshot, result: Result<T>) -> Result<T> {
+fn settled<T>(cx: &Cx, before: &(Snapshot, Vec<String>), result: Result<T>) -> Result<T> {
+    let kept = canary::unchanged(&before.1);
     let value = result?;
+    kept?;
+    let before = &before.0;
     let left = difference(before, &cx.snapshot()?);
     ensure!(left.is_empty(), "left behind: {}", left.join("; "));
     Ok(value)

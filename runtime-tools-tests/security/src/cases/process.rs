@@ -17,18 +17,21 @@ use std::process::Stdio;
 use std::time::Duration;
 
 /// A runtime that a script starts: `before` stands in front of its path.
-fn wrapped(cx: &Cx, before: &str) -> Result<PathBuf> {
+pub fn wrapped(cx: &Cx, before: &str) -> Result<PathBuf> {
     let script = cx.path(&format!("wrapped.{}", cx.next()));
     fs::write(&script, format!("#!/bin/sh\n{before} {} \"$@\"\n", cx.runtime.display()))?;
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
     Ok(script)
 }
 
-/// Runs a command of the runtime by another path.
-fn by(cx: &Cx, runtime: &std::path::Path, args: &[&str]) -> Result<Out> {
-    let other = Cx {
-        dir: cx.dir.clone(),
-        root: cx.root.clone(),
+/// The same surroundings with another runtime and a directory of its own.
+pub fn as_runtime(cx: &Cx, runtime: &std::path::Path) -> Result<Cx> {
+    let dir = cx.path(&format!("with.{}", cx.next()));
+    fs::create_dir(&dir)?;
+    let root = cx.root.clone();
+    Ok(Cx {
+        dir,
+        root,
         runtime: runtime.to_path_buf(),
         kind: cx.kind.clone(),
         reference: None,
@@ -38,8 +41,12 @@ fn by(cx: &Cx, runtime: &std::path::Path, args: &[&str]) -> Result<Out> {
         probe: cx.probe.clone(),
         configs: cx.configs.clone(),
         count: std::cell::Cell::new(cx.next() * 10_000),
-    };
-    other.rt(args)
+    })
+}
+
+/// Runs a command of the runtime by another path.
+fn by(cx: &Cx, runtime: &std::path::Path, args: &[&str]) -> Result<Out> {
+    as_runtime(cx, runtime)?.rt(args)
 }
 
 /// Fails when a program that ran says that it stands outside of its root.
