@@ -305,7 +305,13 @@ impl Launch<'_> {
             signal_mask: self.request.signal_mask,
         };
         let target = if into_cgroup { self.cgroup.clone_into() } else { None };
-        guard.child = Some(clone_child(self.plan, target, child)?);
+        guard.child = match clone_child(self.plan, target, child) {
+            // No clone into a cgroup on this kernel, or through the filter around us.
+            Err(error) if into_cgroup && error.downcast_ref() == Some(&Errno::EOPNOTSUPP) => {
+                return Ok(false);
+            }
+            other => Some(other?),
+        };
         let pid = guard.child.as_ref().map_or(0, |child| child.0);
 
         // The child mounts meanwhile: the network namespace alone is a fifth of a container start.
