@@ -24,7 +24,7 @@ pub fn failure(failure: &Failure, plan: &Plan, hooks: Option<&Hooks>) -> Error {
         let destination =
             at.map(|mount| mount.destination.to_string_lossy().into_owned()).unwrap_or_default();
         let source = match at.map(|mount| &mount.kind) {
-            Some(crate::plan::mounts::Kind::Bind { source, .. }) => source.to_string_lossy().into_owned(),
+            Some(crate::plan::mounts::Kind::Bind(bind)) => bind.source.to_string_lossy().into_owned(),
             Some(crate::plan::mounts::Kind::Filesystem(fs)) => fs.fstype.to_string_lossy().into_owned(),
             _ => "cgroup".into(),
         };
@@ -33,9 +33,16 @@ pub fn failure(failure: &Failure, plan: &Plan, hooks: Option<&Hooks>) -> Error {
     };
     let text = match failure.step {
         Step::MountSource => mount("open the source"),
+        Step::MountTarget if failure.errno == Errno::EXDEV => {
+            mount("cannot be mounted because a link leads it to the root or inside /proc")
+        }
         Step::MountTarget => mount("open the destination"),
         Step::Mount => mount("mount"),
         Step::MountFlags => mount("set flags"),
+        Step::MountIdmap if failure.errno == Errno::EINVAL => {
+            mount("failed to set MOUNT_ATTR_IDMAP (can its filesystem do so on this kernel?)")
+        }
+        Step::MountIdmap => mount("failed to set MOUNT_ATTR_IDMAP"),
         Step::JoinNamespace => format!("/linux/namespaces/{index}/path: join the namespace: {why}"),
         Step::Device if index > 0 => format!("/linux/devices/{}: make the device: {why}", index - 1),
         Step::Device => format!("make the default devices in /dev: {why}"),
@@ -82,6 +89,8 @@ fn process_step(failure: &Failure, process: &Process) -> String {
         Step::Find => format!("exec: {program:?}: {why}"),
         Step::Exec => format!("exec {program}: {why}"),
         Step::JoinCgroup => format!("join the cgroup: {why}"),
+        Step::UserNamespace => format!("/linux/uidMappings: become root in the user namespace: {why}"),
+        Step::TimeNamespace => format!("/linux/timeOffsets: make the time namespace: {why}"),
         Step::NewNamespace => format!("/linux/namespaces: make a namespace: {why}"),
         Step::Session => format!("become a session of its own: {why}"),
         Step::Keyring => format!("join the session keyring: {why}"),
@@ -97,6 +106,13 @@ fn process_step(failure: &Failure, process: &Process) -> String {
         Step::Rlimit => format!("/process/rlimits/{index}: error setting rlimit: {why}"),
         Step::NoNewPrivileges => format!("/process/noNewPrivileges: set it: {why}"),
         Step::Seccomp => format!("/linux/seccomp: install the filter: {why}"),
+        Step::User if failure.errno == Errno::EINVAL && index == 1 => {
+            format!("/process/user/gid: cannot setgid to unmapped gid {} in user namespace", process.gid)
+        }
+        Step::User if failure.errno == Errno::EINVAL && index == 2 => {
+            format!("/process/user/uid: cannot setuid to unmapped uid {} in user namespace", process.uid)
+        }
+        Step::User if index == 0 => format!("/process/user/additionalGids: set the groups: {why}"),
         Step::User => format!("/process/user: become {}:{}: {why}", process.uid, process.gid),
         Step::Capabilities => format!("/process/capabilities: set them: {why}"),
         Step::Cwd if failure.errno == Errno::ESTALE => {

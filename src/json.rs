@@ -85,16 +85,24 @@ const OBJECTS: [&[u8]; 22] = [
 /// Docker's configuration.
 pub fn list_for_object(text: &[u8]) -> Option<usize> {
     let before = |end: usize| text[..end].iter().rposition(|byte| !byte.is_ascii_whitespace());
-    text.iter().enumerate().filter(|(_, byte)| **byte == b'[').map(|(at, _)| at).find_map(|at| {
-        let Some(colon) = before(at) else { return Some(at + 1) };
+    let object = |at: usize| {
+        let Some(colon) = before(at) else { return true };
         if text[colon] != b':' {
-            return None;
+            return false;
         }
-        let end = before(colon).filter(|&end| text[end] == b'"')?;
-        let start = text[..end].iter().rposition(|&byte| byte == b'"')? + 1;
+        let Some(end) = before(colon).filter(|&end| text[end] == b'"') else { return false };
+        let Some(quote) = text[..end].iter().rposition(|&byte| byte == b'"') else { return false };
         // Inside a string the quotes are escaped, so the name would end with a backslash.
-        OBJECTS.contains(&&text[start..end]).then_some(at + 1)
-    })
+        OBJECTS.contains(&&text[quote + 1..end])
+    };
+    let mut from = 0;
+    while let Some(distance) = text[from..].iter().position(|&byte| byte == b'[') {
+        from += distance + 1;
+        if object(from - 1) {
+            return Some(from);
+        }
+    }
+    None
 }
 
 enum Step {

@@ -17,6 +17,8 @@ mod exit;
 mod explain;
 mod first_fds;
 mod hooks;
+mod idmap;
+mod idmapped;
 mod init;
 mod json;
 mod log;

@@ -7,11 +7,13 @@ use crate::bundle::Bundle;
 use crate::cgroup;
 use crate::explain;
 use crate::hooks::{self, HookState};
+use crate::idmap;
 use crate::init::{self, Container};
+use crate::log;
 use crate::plan::process::Process;
 use crate::plan::{self, Plan};
 use crate::state::{self, Dir, State, Store};
-use crate::sync::{Frame, Kind, Step, Wire};
+use crate::sync::{At, Frame, Kind, Step, Wire};
 use crate::sys::process::{Cloned, Ended};
 use crate::sys::{Errno, exe, fs, process};
 use anyhow::{Context, Result, bail};
@@ -46,6 +48,8 @@ pub struct Request {
     pub signal_mask: SigSet,
     /// Use the systemd cgroup driver.
     pub systemd: bool,
+    /// `--rootless`.
+    pub rootless: Option<bool>,
 }
 
 /// The executable could not be protected in place: the whole program must start again from a protected file. Whatever
@@ -101,6 +105,11 @@ impl Guard {
         self.dir.as_ref().context("the state directory is gone")
     }
 
+    /// Is the child a zombie, or gone?
+    fn child_has_ended(&self) -> bool {
+        self.child.as_ref().is_none_or(|child| process::has_ended(child.1.as_fd()))
+    }
+
     /// Ends and reaps the child, if there is one.
     fn end_child(&mut self) -> Option<Ended> {
         let (pid, pidfd) = self.child.take()?;
@@ -148,8 +157,13 @@ struct Launch<'a> {
 pub fn start(store: &Store, request: &Request) -> Result<Started> {
     state::check_id(&request.id)?;
     let spec = &request.bundle.spec;
-    let plan =
+    let mut plan =
         plan::compile(spec, &request.id, &request.bundle.dir, &request.bundle.rootfs, request.options)?;
+    if let (Some(join), Some(process)) = (plan.namespaces.joined(libc::CLONE_NEWUSER), spec.process()) {
+        let (file, _, index) = open_namespace(&plan, join)?;
+        idmap::adopt(&mut plan, file.as_fd(), index, process)?;
+    }
+    let plan = plan;
     let seal = exe::prepare().map_err(|_| NeedsRestart)?;
     let seen = !plan.namespaces.makes(libc::CLONE_NEWPID);
     if let (Some(seal), true) = (&seal, seen) {
@@ -157,7 +171,10 @@ pub fn start(store: &Store, request: &Request) -> Result<Started> {
         seal.apply().map_err(|_| NeedsRestart)?;
     }
     let linux = spec.linux().as_ref().context("/linux: is required")?;
-    let cgroup_plan = cgroup::plan(linux, &request.id, cgroup_options(request))?;
+    let cgroup_plan = cgroup::plan(linux, &request.id, cgroup_options(request, &plan))?;
+    for warning in cgroup_plan.warnings() {
+        log::warn(warning);
+    }
     let hooks = spec.hooks().as_ref();
     let list = |hooks: Option<&Vec<Hook>>| hooks.cloned().unwrap_or_default();
 
@@ -203,8 +220,14 @@ pub fn start(store: &Store, request: &Request) -> Result<Started> {
     let cgroup = cgroup_plan.create()?;
     container.cgroup = cgroup.record().clone();
     guard.cgroup = Some(container.cgroup.clone());
+    if container.cgroup.hierarchies.is_empty() && !plan.namespaces.private(libc::CLONE_NEWPID) {
+        log::warn(
+            "Creating a rootless container with no cgroup and no private pid namespace. Such configuration is strongly \
+             discouraged (as it is impossible to properly kill all container's processes)",
+        );
+    }
 
-    let new_network = plan.namespaces.makes(libc::CLONE_NEWNET);
+    let new_network = plan.namespaces.network_by_runtime();
     let home_network = match hooks {
         Some(_) if new_network => Some(
             fs::open(c"/proc/self/ns/net", libc::O_RDONLY, 0).context("open the own network namespace")?,
@@ -217,8 +240,11 @@ pub fn start(store: &Store, request: &Request) -> Result<Started> {
     {
         bail!("/linux/mountLabel: is not supported yet on a host with SELinux");
     }
-    // Until execve nobody may look into these processes (CVE-2016-9962).
-    process::prctl(libc::PR_SET_DUMPABLE, 0).context("hide from containers")?;
+    // Until execve nobody may look into these processes (CVE-2016-9962). Where an ordinary user writes the maps of a
+    // process, the kernel wants to see it as theirs: then later.
+    if process::is_root() || !plan.namespaces.makes(libc::CLONE_NEWUSER) {
+        hide()?;
+    }
     let mut launch = Launch {
         seal,
         request,
@@ -256,9 +282,14 @@ pub fn start(store: &Store, request: &Request) -> Result<Started> {
     Ok(started)
 }
 
-fn cgroup_options(request: &Request) -> cgroup::Options {
+fn cgroup_options(request: &Request, plan: &Plan) -> cgroup::Options {
     let driver = if request.systemd { cgroup::Driver::Systemd } else { cgroup::Driver::Cgroupfs };
-    cgroup::Options { driver, owner: cgroup::owner(&request.bundle.spec), ..Default::default() }
+    let owner = cgroup::owner(&request.bundle.spec, &plan.maps);
+    cgroup::Options { driver, owner, rootless: request.rootless }
+}
+
+fn hide() -> Result<()> {
+    process::prctl(libc::PR_SET_DUMPABLE, 0).map(drop).context("hide from containers")
 }
 
 /// Tells the caller which process it is; last, because callers wait for the pid file.
@@ -276,8 +307,9 @@ impl Launch<'_> {
     /// Clones the init stage and does the runtime's half of its work. False: it was killed at birth.
     fn attempt(&mut self, container: &mut State, guard: &mut Guard, into_cgroup: bool) -> Result<bool> {
         let (wire, child_wire) = Wire::pair().context("make the wire to the init stage")?;
-        let new_network = self.plan.namespaces.makes(libc::CLONE_NEWNET);
+        let new_network = self.plan.namespaces.network_by_runtime();
         let myself = std::process::id() as i32;
+        let (sources, child_sources) = self.sources()?;
         let child = Container {
             plan: self.plan,
             state: &guard.hook_state,
@@ -286,6 +318,7 @@ impl Launch<'_> {
             gate: self.gate.as_ref().map(OwnedFd::try_clone).transpose().context("copy a descriptor")?,
             cgroups: self.cgroup.join_files(into_cgroup)?,
             proc: None,
+            idmaps: crate::idmapped::namespaces(self.plan)?,
             cgroup_view: self.cgroup.view()?,
             join: open_namespaces(self.plan)?,
             seal: self.seal.as_ref().filter(|_| self.plan.namespaces.makes(libc::CLONE_NEWPID)),
@@ -294,6 +327,7 @@ impl Launch<'_> {
             } else {
                 None
             },
+            sources: child_sources,
             console: self
                 .request
                 .console
@@ -312,7 +346,17 @@ impl Launch<'_> {
             }
             other => Some(other?),
         };
+        if self.plan.namespaces.needs_middle()
+            && let Some(frame) = adopt_init(guard, &wire)?
+        {
+            return self.ended(frame, guard, into_cgroup);
+        }
         let pid = guard.child.as_ref().map_or(0, |child| child.0);
+        if (self.plan.namespaces.makes(libc::CLONE_NEWUSER) || self.plan.namespaces.needs_middle())
+            && !self.admit(guard, &wire, pid)?
+        {
+            return self.ended(Frame::Lost, guard, into_cgroup);
+        }
 
         // The child mounts meanwhile: the network namespace alone is a fifth of a container start.
         if new_network {
@@ -325,14 +369,15 @@ impl Launch<'_> {
         // The child's copy is the last one from here on, or gone already.
         self.seal = None;
         self.cgroup.load_devices()?;
-        if self.plan.process.oom_score_adj.is_some() {
+        let told_before = !process::is_root() && self.plan.namespaces.makes(libc::CLONE_NEWUSER);
+        if self.plan.process.oom_score_adj.is_some() && !told_before {
             set_oom_score(&self.plan.process, pid, &open_proc()?)?;
         }
         container.pid = pid;
         container.start_time = state::start_time(pid)?.unwrap_or(0);
         guard.dir()?.write(container)?;
         if self.plan.runtime_hooks {
-            match wire.receive().context("wait for the init stage")? {
+            match self.listen(&wire, guard, sources.as_ref())? {
                 Frame::Plain(Kind::MountsDone) => {}
                 other => return self.ended(other, guard, into_cgroup),
             }
@@ -340,12 +385,57 @@ impl Launch<'_> {
             wire.send(Kind::HooksDone).context(TELL)?;
         }
         wire.send(Kind::Proceed).context(TELL)?;
-        match wire.receive().context("wait for the init stage")? {
+        match self.listen(&wire, guard, sources.as_ref())? {
             Frame::Plain(Kind::Ready) if self.request.gate => Ok(true),
             // execve has closed the child's end.
             Frame::End if !self.request.gate => Ok(true),
             other => self.ended(other, guard, into_cgroup),
         }
+    }
+
+    /// Both ends of the socket for sources that the container's root cannot reach, where the runtime has more rights.
+    fn sources(&self) -> Result<(Option<OwnedFd>, Option<OwnedFd>)> {
+        use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+        if !self.plan.namespaces.private(libc::CLONE_NEWUSER) || !process::is_root() {
+            return Ok((None, None));
+        }
+        let (ours, theirs) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+                .context("make a socket for mounts")?;
+        Ok((Some(ours), Some(theirs)))
+    }
+
+    /// Waits for the init stage, and meanwhile serves its wishes.
+    fn listen(&self, wire: &Wire, guard: &Guard, sources: Option<&OwnedFd>) -> Result<Frame> {
+        loop {
+            match (wire.receive().context("wait for the init stage")?, sources, &guard.child) {
+                (Frame::NeedSource(index), Some(sources), Some((_, pidfd))) => {
+                    let sent = init::source::send(self.plan, index, pidfd.as_fd(), sources.as_fd());
+                    sent.at_index(Step::MountSource, index)
+                        .map_err(|failure| explain::failure(&failure, self.plan, self.hooks))?;
+                }
+                (frame, ..) => return Ok(frame),
+            }
+        }
+    }
+
+    /// Maps the ids of a new user namespace and lets the child become its root. False: it was killed before.
+    fn admit(&self, guard: &Guard, wire: &Wire, pid: i32) -> Result<bool> {
+        if self.plan.namespaces.makes(libc::CLONE_NEWUSER) {
+            let unprivileged = !process::is_root();
+            let admitted = match unprivileged && self.plan.process.oom_score_adj.is_some() {
+                true => set_oom_score(&self.plan.process, pid, &open_proc()?),
+                false => Ok(()),
+            };
+            if let Err(error) = admitted.and_then(|()| idmap::write(pid, &self.plan.maps)) {
+                return if guard.child_has_ended() { Ok(false) } else { Err(error) };
+            }
+            if unprivileged {
+                hide()?;
+            }
+        }
+        wire.send(Kind::Mapped).context(TELL)?;
+        Ok(true)
     }
 
     /// The init stage has failed: says why, or that it was killed at birth (false).
@@ -405,8 +495,33 @@ pub fn run_hooks(name: &str, list: &[Hook], state: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// Waits for the end of the process in the middle and puts the init process in its place in the guard. A frame: it has
+/// failed, and is in the guard still.
+fn adopt_init(guard: &mut Guard, wire: &Wire) -> Result<Option<Frame>> {
+    let middle = guard.child.as_ref().map(|child| child.1.as_fd()).context("the init process is gone")?;
+    process::wait_unreaped(middle).context("wait for the process that joins namespaces")?;
+    // What it had to say it has said; the init process waits to be let in, so the end of the wire does not show.
+    match wire.receive_now().context("wait for the init stage")? {
+        Some(Frame::Born(pid)) => {
+            let pidfd = process::pidfd_open(pid).context("open the init process")?;
+            if let Some((middle, _)) = guard.child.replace((pid, pidfd)) {
+                process::wait(middle).context("wait for the process that joined namespaces")?;
+            }
+            Ok(None)
+        }
+        Some(frame) => Ok(Some(frame)),
+        None => Ok(Some(Frame::Lost)),
+    }
+}
+
 /// Clones the init stage into its new namespaces and, on cgroup v2, its cgroup. In the child it does not return.
 fn clone_child(plan: &Plan, cgroup: Option<BorrowedFd>, child: Container) -> Result<(i32, OwnedFd)> {
+    if plan.namespaces.needs_middle() {
+        return match process::clone3(0, cgroup).context("clone the process that joins namespaces")? {
+            Cloned::Child => init::middle::run(child),
+            Cloned::Parent(pid, pidfd) => Ok((pid, pidfd)),
+        };
+    }
     // A pid namespace that is joined counts for children only, so the runtime enters it before it clones.
     let mut child = child;
     let joined_pid =
@@ -421,9 +536,8 @@ fn clone_child(plan: &Plan, cgroup: Option<BorrowedFd>, child: Container) -> Res
         }
         None => None,
     };
-    // The child makes the cgroup namespace once it is in its cgroup, the runtime makes the network namespace.
-    let flags = plan.namespaces.new & !libc::CLONE_NEWCGROUP & !libc::CLONE_NEWNET;
-    let cloned = process::clone3(flags as u64, cgroup).context("clone the init stage into its namespaces")?;
+    let cloned = process::clone3(plan.namespaces.clone_flags() as u64, cgroup)
+        .context("clone the init stage into its namespaces")?;
     match cloned {
         Cloned::Child => init::container(child),
         Cloned::Parent(pid, pidfd) => {
@@ -440,29 +554,30 @@ fn clone_child(plan: &Plan, cgroup: Option<BorrowedFd>, child: Container) -> Res
     }
 }
 
-/// Opens the namespace files to join and checks that each is what it is listed as.
+/// Opens the namespace files to join.
 fn open_namespaces(plan: &Plan) -> Result<Vec<(OwnedFd, i32, usize)>> {
-    let open = |join: &plan::namespaces::Join| -> Result<(OwnedFd, i32, usize)> {
-        let what = || format!("/linux/namespaces/{}/path: {}", join.index, join.path.display());
-        let path = CString::new(join.path.as_os_str().as_bytes()).with_context(what)?;
-        // Not blocking: the path may be a fifo.
-        let file =
-            fs::open(&path, libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY, 0).with_context(what)?;
-        match process::namespace_type(file.as_fd()) {
-            Ok(flag) if flag == join.flag => {
-                refuse_settings_of_the_host(plan, flag, file.as_fd())?;
-                Ok((file, join.flag, join.index))
-            }
-            Ok(flag) => bail!(
-                "{}: is a {} namespace, not {}",
-                what(),
-                plan::namespaces::file(flag),
-                plan::namespaces::file(join.flag)
-            ),
-            Err(_) => bail!("{}: is not a namespace", what()),
+    plan.namespaces.join.iter().map(|join| open_namespace(plan, join)).collect()
+}
+
+/// Opens a namespace file and checks that it is what it is listed as.
+fn open_namespace(plan: &Plan, join: &plan::namespaces::Join) -> Result<(OwnedFd, i32, usize)> {
+    let what = || format!("/linux/namespaces/{}/path: {}", join.index, join.path.display());
+    let path = CString::new(join.path.as_os_str().as_bytes()).with_context(what)?;
+    // Not blocking: the path may be a fifo.
+    let file = fs::open(&path, libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY, 0).with_context(what)?;
+    match process::namespace_type(file.as_fd()) {
+        Ok(flag) if flag == join.flag => {
+            refuse_settings_of_the_host(plan, flag, file.as_fd())?;
+            Ok((file, join.flag, join.index))
         }
-    };
-    plan.namespaces.join.iter().map(open).collect()
+        Ok(flag) => bail!(
+            "{}: is a {} namespace, not {}",
+            what(),
+            plan::namespaces::file(flag),
+            plan::namespaces::file(join.flag)
+        ),
+        Err(_) => bail!("{}: is not a namespace", what()),
+    }
 }
 
 /// A namespace given by its path may be the runtime's own: a setting in it would be the host's.

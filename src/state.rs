@@ -115,6 +115,8 @@ pub struct Store {
     root: PathBuf,
     /// Given by `--root`.
     explicit: bool,
+    /// In a user's runtime directory: what has the sticky bit is not cleaned up there (XDG base directories).
+    sticky: bool,
 }
 
 /// The state directory of one container.
@@ -128,15 +130,14 @@ impl Store {
     /// The directory of `--root`, or the default one of this user.
     pub fn new(root: Option<&Path>) -> Result<Store> {
         if let Some(root) = root {
-            return Ok(Store { root: root.to_path_buf(), explicit: true });
+            return Ok(Store { root: root.to_path_buf(), explicit: true, sticky: false });
         }
-        let user = nix::unistd::geteuid();
         let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
-        let root = match runtime_dir {
-            Some(dir) if !user.is_root() => Path::new(&dir).join("naru"),
-            _ => PathBuf::from("/run/naru"),
+        let (root, sticky) = match runtime_dir {
+            Some(dir) if has_runtime_dir() => (Path::new(&dir).join("naru"), true),
+            _ => (PathBuf::from("/run/naru"), false),
         };
-        Ok(Store { root, explicit: false })
+        Ok(Store { root, explicit: false, sticky })
     }
 
     /// Makes the directory of a new container, which is what claims the id.
@@ -145,11 +146,15 @@ impl Store {
         let name = CString::new(id)?;
         let parent = match self.open_root() {
             Err(Errno::ENOENT) => {
-                use std::os::unix::fs::DirBuilderExt;
+                use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
                 std::fs::DirBuilder::new()
                     .recursive(true)
                     .mode(0o700)
                     .create(&self.root)
+                    .and_then(|()| match self.sticky {
+                        true => std::fs::set_permissions(&self.root, PermissionsExt::from_mode(0o1700)),
+                        false => Ok(()),
+                    })
                     .with_context(|| format!("make directory {}", self.root.display()))?;
                 self.open_root()
             }
@@ -221,6 +226,13 @@ impl Store {
         let path = CString::new(self.root.as_os_str().as_encoded_bytes()).map_err(|_| Errno::EINVAL)?;
         fs::open(&path, libc::O_PATH | libc::O_DIRECTORY, 0)
     }
+}
+
+/// Is `$XDG_RUNTIME_DIR` for this user's states? Not for the host's root; but for who is root of a user namespace only,
+/// unless the environment says otherwise (runc has the same rule).
+fn has_runtime_dir() -> bool {
+    !process::is_root()
+        || std::env::var_os("USER").is_none_or(|user| user != "root") && cgroup::in_user_namespace()
 }
 
 fn open_dir(parent: BorrowedFd, name: &CStr) -> crate::sys::Result<OwnedFd> {

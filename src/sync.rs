@@ -3,8 +3,13 @@
 //! ```text
 //! runtime (parent)                          init stage (child)
 //!   clone3 ────────────────────────────────▶ joins cgroups and namespaces, mounts
+//!   ◀───────────────────────── Born{pid} ──   } only if namespaces are joined before a user namespace:
+//!                                            } a process in the middle has made the child, and ends
+//!   writes the maps of a user namespace       } only with a new user namespace, which owns the other
+//!   ── Mapped ─────────────────────────────▶ } namespaces: then there is no NetworkReady
 //!   makes the network namespace
 //!   ── NetworkReady ───────────────────────▶ enters it (setns on the runtime's pidfd), mounts sysfs
+//!   ◀───────────────── NeedSource{index} ──  only in a user namespace: a bind mount that its root cannot reach
 //!   loads the device program, limits, state
 //!   ◀─────────────────────── MountsDone ──   } only if there are prestart or
 //!   prestart, createRuntime hooks            } createRuntime hooks
@@ -43,10 +48,25 @@ pub enum Kind {
     Ready,
     /// The child gives up.
     Failed,
+    /// The maps of the child's user namespace are written.
+    Mapped,
+    /// The process in the middle has made the init process, with this pid.
+    Born,
+    /// The child cannot reach the source of a mount.
+    NeedSource,
 }
 
-const KINDS: [Kind; 6] =
-    [Kind::NetworkReady, Kind::MountsDone, Kind::HooksDone, Kind::Proceed, Kind::Ready, Kind::Failed];
+const KINDS: [Kind; 9] = [
+    Kind::NetworkReady,
+    Kind::MountsDone,
+    Kind::HooksDone,
+    Kind::Proceed,
+    Kind::Ready,
+    Kind::Failed,
+    Kind::Mapped,
+    Kind::Born,
+    Kind::NeedSource,
+];
 
 /// A step of the init stage, for errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +79,10 @@ pub enum Step {
     JoinNamespace,
     /// Making a namespace of one's own.
     NewNamespace,
+    /// Becoming root in a user namespace.
+    UserNamespace,
+    /// Making a time namespace: `/linux/timeOffsets`.
+    TimeNamespace,
     /// Session.
     Session,
     /// Session keyring.
@@ -75,6 +99,8 @@ pub enum Step {
     Mount,
     /// `/mounts/N`: its flags or propagation.
     MountFlags,
+    /// `/mounts/N`: its mappings.
+    MountIdmap,
     /// `/linux/devices/N`, or a default device.
     Device,
     /// A hook: createContainer N.
@@ -127,11 +153,13 @@ pub enum Step {
     Exec,
 }
 
-const STEPS: [Step; 37] = [
+const STEPS: [Step; 40] = [
     Step::JoinCgroup,
     Step::Seal,
     Step::JoinNamespace,
     Step::NewNamespace,
+    Step::UserNamespace,
+    Step::TimeNamespace,
     Step::Session,
     Step::Keyring,
     Step::Isolate,
@@ -140,6 +168,7 @@ const STEPS: [Step; 37] = [
     Step::MountTarget,
     Step::Mount,
     Step::MountFlags,
+    Step::MountIdmap,
     Step::Device,
     Step::CreateContainerHook,
     Step::StartContainerHook,
@@ -205,6 +234,10 @@ pub enum Frame {
     Plain(Kind),
     /// A failure.
     Failed(Failure),
+    /// The init process's pid, as the runtime counts.
+    Born(i32),
+    /// The source of this entry of `/mounts` is wanted.
+    NeedSource(usize),
     /// The other side has ended, or has called execve, after it read everything.
     End,
     /// The other side has ended with frames unread.
@@ -242,6 +275,22 @@ impl Wire {
         }
     }
 
+    /// Tells the runtime which process became the init process.
+    pub fn born(&self, pid: i32) -> Result<()> {
+        self.send_number(Kind::Born, pid)
+    }
+
+    /// Asks the runtime for the source of an entry of `/mounts`.
+    pub fn need_source(&self, index: usize) -> Result<()> {
+        self.send_number(Kind::NeedSource, i32::try_from(index).map_err(|_| Errno::EOVERFLOW)?)
+    }
+
+    fn send_number(&self, kind: Kind, number: i32) -> Result<()> {
+        let mut frame = [kind as u8, 0, 0, 0, 0, 0, 0, 0];
+        frame[4..].copy_from_slice(&number.to_le_bytes());
+        fs::write_once(self.socket.as_fd(), &frame)
+    }
+
     /// Reports a failure.
     pub fn fail(&self, failure: &Failure) -> Result<()> {
         let mut frame = [0u8; HEAD + TEXT_MAX];
@@ -273,6 +322,15 @@ impl Wire {
         }
     }
 
+    /// The frame that is there already, if any.
+    pub fn receive_now(&self) -> Result<Option<Frame>> {
+        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+        match poll(&mut [PollFd::new(self.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO)? {
+            0 => Ok(None),
+            _ => self.receive().map(Some),
+        }
+    }
+
     /// Waits for exactly `kind`; anything else, the other side's death included, is `EPIPE`.
     pub fn expect(&self, kind: Kind) -> Result<()> {
         match self.receive()? {
@@ -295,13 +353,18 @@ fn decode(bytes: &[u8]) -> Option<Frame> {
     }
     let kind = *KINDS.get(bytes[0] as usize)?;
     let head: [u8; HEAD] = bytes.get(..HEAD)?.try_into().ok()?;
+    let number = i32::from_le_bytes([head[4], head[5], head[6], head[7]]);
     if kind != Kind::Failed {
-        return (bytes.len() == HEAD).then_some(Frame::Plain(kind));
+        return (bytes.len() == HEAD).then_some(match kind {
+            Kind::Born => Frame::Born(number),
+            Kind::NeedSource => Frame::NeedSource(usize::try_from(number).ok()?),
+            kind => Frame::Plain(kind),
+        });
     }
     Some(Frame::Failed(Failure {
         step: *STEPS.get(head[1] as usize)?,
         index: u16::from_le_bytes([head[2], head[3]]) as usize,
-        errno: Errno::from_raw(i32::from_le_bytes([head[4], head[5], head[6], head[7]])),
+        errno: Errno::from_raw(number),
         text: String::from_utf8_lossy(&bytes[HEAD..]).into_owned(),
     }))
 }
@@ -336,6 +399,10 @@ mod tests {
         drop(a);
         assert_eq!(b.receive().unwrap(), Frame::Lost);
         let (a, b) = Wire::pair().unwrap();
+        a.born(70_000).unwrap();
+        assert_eq!(b.receive().unwrap(), Frame::Born(70_000));
+        a.need_source(3).unwrap();
+        assert_eq!(b.receive().unwrap(), Frame::NeedSource(3));
         b.send(Kind::Proceed).unwrap();
         a.fail(&Failure { text: String::new(), ..failure }).unwrap();
         drop(a);
@@ -350,7 +417,7 @@ mod tests {
     #[test]
     fn malformed_frames_are_refused() {
         for bytes in
-            [&[6u8, 0, 0, 0, 0, 0, 0, 0][..], &[0; 7], &[0; 9], &[5, 99, 0, 0, 0, 0, 0, 0], &[5, 0, 0]]
+            [&[60u8, 0, 0, 0, 0, 0, 0, 0][..], &[0; 7], &[0; 9], &[5, 99, 0, 0, 0, 0, 0, 0], &[5, 0, 0]]
         {
             assert_eq!(decode(bytes), None, "{bytes:?}");
         }

@@ -4,7 +4,7 @@ use super::apply::{self, Directories};
 use super::enter::{open_procs, open_tasks};
 use super::record::{Hierarchy, Record};
 use super::resources::Write;
-use super::{Plan, Version, file};
+use super::{Options, Plan, Version, file};
 use crate::init::{self, CgroupView};
 use crate::sys::{Errno, bpf, words};
 use anyhow::{Context, Result, anyhow, bail};
@@ -35,7 +35,7 @@ struct Devices {
     program: Vec<bpf::Insn>,
     /// The cgroup was there before and may have programs.
     replace: bool,
-    rootless: bool,
+    options: Options,
     only_allows: bool,
 }
 
@@ -134,7 +134,7 @@ impl Plan {
         let devices = Devices {
             program: if unified.is_some() { self.program.clone() } else { Vec::new() },
             replace,
-            rootless: self.options.rootless,
+            options: self.options,
             only_allows: self.devices.only_allows,
         };
         Live { record, unified, devices }
@@ -142,9 +142,9 @@ impl Plan {
 
     /// May the container go without this hierarchy?
     fn can_do_without(&self, errno: Errno) -> bool {
-        self.options.rootless
+        matches!(errno, Errno::EACCES | Errno::EPERM | Errno::EROFS)
             && !self.explicit_path
-            && matches!(errno, Errno::EACCES | Errno::EPERM | Errno::EROFS)
+            && self.options.rootless()
     }
 
     fn create_v2(&self) -> Result<Live> {
@@ -197,7 +197,7 @@ impl Plan {
             }
             if hierarchy.has("devices") {
                 match self.write_device_rules(&dir) {
-                    Err(_) if self.options.rootless => {}
+                    Err(_) if self.options.rootless() => {}
                     other => other?,
                 }
             }
@@ -399,10 +399,10 @@ impl Live {
         };
         match self.devices.attach(cgroup) {
             Ok(()) => Ok(()),
-            Err(_) if self.devices.rootless => Ok(()),
+            Err(_) if self.devices.options.rootless() => Ok(()),
             // Privilege over devices is out of reach for a user namespace, mostly that over BPF as well; and without the
             // program nothing is denied that the configuration grants.
-            Err(Errno::EPERM) if self.devices.only_allows || in_user_namespace() => Ok(()),
+            Err(Errno::EPERM) if self.devices.only_allows || super::in_user_namespace() => Ok(()),
             Err(errno) => bail!("/linux/resources/devices: load the device program: {}", words(errno)),
         }
     }
@@ -440,12 +440,6 @@ impl Devices {
         bpf::attach_device_program(cgroup, program.as_fd(), bpf::F_ALLOW_MULTI, None)?;
         old.iter().try_for_each(|one| bpf::detach_device_program(cgroup, one.as_fd()))
     }
-}
-
-/// The initial user namespace maps every id to itself, in one line.
-fn in_user_namespace() -> bool {
-    let map = file::read_value(file::ABSOLUTE, "/proc/self/uid_map").unwrap_or_default();
-    !map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
 impl Record {

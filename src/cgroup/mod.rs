@@ -29,6 +29,7 @@ pub use create::Live;
 pub use record::{Hierarchy, Record};
 pub use stats::Stats;
 
+use crate::plan::ids::Maps;
 use crate::sys::words;
 use anyhow::{Context, Result, anyhow, bail};
 use devices::Policy;
@@ -80,11 +81,24 @@ pub enum Driver {
 pub struct Options {
     /// `--systemd-cgroup`.
     pub driver: Driver,
-    /// Go without a cgroup where there is no permission and nothing asks for one.
-    pub rootless: bool,
+    /// `--rootless`: go without a cgroup where there is no permission and nothing asks for one. None: in a user namespace.
+    pub rootless: Option<bool>,
     /// Host uid that is to own the cgroup: that of the container's process, if it has a cgroup namespace of its own
     /// and a writable cgroup mount at `/sys/fs/cgroup` (config-linux.md "Cgroup ownership").
     pub owner: Option<u32>,
+}
+
+impl Options {
+    /// Asked only when something has failed: it takes system calls.
+    fn rootless(&self) -> bool {
+        self.rootless.unwrap_or_else(|| !crate::sys::process::is_root() || in_user_namespace())
+    }
+}
+
+/// Is this process in another user namespace than the initial one, which maps every id to itself, in one line?
+pub fn in_user_namespace() -> bool {
+    let map = file::read_value(file::ABSOLUTE, "/proc/self/uid_map").unwrap_or_default();
+    !map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
 /// The directory of the hybrid's cgroup2 tree.
@@ -116,7 +130,7 @@ pub fn plan(linux: &Linux, id: &str, options: Options) -> Result<Plan> {
     let version = Version::detect();
     let hierarchies = match version {
         Version::V2 => vec![unified_hierarchy(&place)?],
-        Version::V1 | Version::Hybrid => hierarchies(&place, version, options.rootless)?,
+        Version::V1 | Version::Hybrid => hierarchies(&place, version, options)?,
     };
 
     let mut warnings = Vec::new();
@@ -173,7 +187,7 @@ fn unified_hierarchy(place: &Place) -> Result<Hierarchy> {
 }
 
 /// The hierarchies of cgroup v1 that the runtime itself is in and that are mounted.
-fn hierarchies(place: &Place, version: Version, rootless: bool) -> Result<Vec<Hierarchy>> {
+fn hierarchies(place: &Place, version: Version, options: Options) -> Result<Vec<Hierarchy>> {
     let memberships = own_memberships()?;
     let mut mountinfo = None;
     let mut all = Vec::new();
@@ -210,7 +224,7 @@ fn hierarchies(place: &Place, version: Version, rootless: bool) -> Result<Vec<Hi
         };
         all.push(hierarchy);
     }
-    if !rootless && !all.iter().any(|one| one.has("devices")) {
+    if !all.iter().any(|one| one.has("devices")) && !options.rootless() {
         bail!("cgroup v1 has no devices hierarchy: the container's devices could not be limited");
     }
     Ok(all)
@@ -223,7 +237,7 @@ fn read_mountinfo() -> Result<String> {
 
 /// The host uid that is to own the container's cgroup on v2: that of its process, if it has a cgroup namespace of its own
 /// and a writable cgroup mount at `/sys/fs/cgroup` (config-linux.md, "Cgroup ownership"). None where it is ours anyway.
-pub fn owner(spec: &Spec) -> Option<u32> {
+pub fn owner(spec: &Spec, maps: &Maps) -> Option<u32> {
     let linux = spec.linux().as_ref()?;
     let new = |namespace: &LinuxNamespace| {
         namespace.typ() == LinuxNamespaceType::Cgroup
@@ -240,14 +254,6 @@ pub fn owner(spec: &Spec) -> Option<u32> {
         return None;
     }
     let uid = spec.process().as_ref()?.user().uid();
-    let mappings = linux.uid_mappings().as_deref().unwrap_or_default();
-    let host = if mappings.is_empty() {
-        uid
-    } else {
-        mappings.iter().find_map(|map| {
-            let offset = uid.checked_sub(map.container_id()).filter(|&offset| offset < map.size())?;
-            map.host_id().checked_add(offset)
-        })?
-    };
+    let host = if maps.is_empty() { uid } else { crate::plan::ids::outside(&maps.uids, uid)? };
     Some(host).filter(|&host| host != nix::unistd::geteuid().as_raw())
 }

@@ -415,7 +415,8 @@ fn without_permission_a_rootless_container_has_no_cgroup() {
     let id = format!("naru-test-{}-rootless", std::process::id());
     let create = |text: &str, rootless: bool| {
         let linux: Linux = serde_json::from_str(text).unwrap();
-        plan(&linux, &id, Options { rootless, ..Options::default() }).and_then(|plan| plan.create())
+        plan(&linux, &id, Options { rootless: Some(rootless), ..Options::default() })
+            .and_then(|plan| plan.create())
     };
     if let Ok(live) = create("{}", false) {
         live.record().remove().unwrap();
@@ -519,6 +520,11 @@ fn owners() {
                 "linux":{{"namespaces":[{namespaces}],"uidMappings":[{maps}]}}}}"#
         ))
         .unwrap()
+    };
+    let owner = |spec: &Spec| {
+        let linux = spec.linux().as_ref().unwrap();
+        let maps = crate::plan::ids::Maps::compile(linux.uid_mappings().as_ref(), None, "/linux").unwrap();
+        super::owner(spec, &maps)
     };
     let own = r#"{"type":"cgroup"}"#;
     let map = r#"{"containerID":0,"hostID":100000,"size":65536}"#;

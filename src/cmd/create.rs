@@ -7,6 +7,8 @@ use crate::exit::ExitCode;
 use crate::plan;
 use crate::spawn::{self, Request};
 use crate::state::Store;
+use crate::sys::layout;
+use crate::sys::process;
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::SigSet;
 use std::os::fd::OwnedFd;
@@ -24,6 +26,7 @@ pub fn create(global: &Global, args: cli::Create) -> Result<ExitCode> {
 /// What `create` and `run` share: the bundle, the terminal's rules, the descriptors to hand on. `detached`: the
 /// runtime returns while the program lives.
 pub fn request(global: &Global, args: cli::Create, detached: bool) -> Result<Request> {
+    layout::populate_memory();
     let (preserve_fds, listen_fds) = preserved(args.preserve_fds)?;
     let pid_file = args.pid_file.as_deref().map(absolute).transpose()?;
     let pidfd_socket = args.pidfd_socket.as_deref().map(absolute).transpose()?;
@@ -40,7 +43,12 @@ pub fn request(global: &Global, args: cli::Create, detached: bool) -> Result<Req
     Ok(Request {
         id: args.id,
         bundle,
-        options: plan::Options { no_pivot: args.no_pivot, no_new_keyring: args.no_new_keyring, listen_fds },
+        options: plan::Options {
+            no_pivot: args.no_pivot,
+            no_new_keyring: args.no_new_keyring,
+            listen_fds,
+            unprivileged: !process::is_root(),
+        },
         console,
         preserve_fds,
         pid_file,
@@ -48,6 +56,7 @@ pub fn request(global: &Global, args: cli::Create, detached: bool) -> Result<Req
         gate: detached,
         signal_mask: SigSet::thread_get_mask().context("read the signal mask")?,
         systemd: global.systemd_cgroup,
+        rootless: global.rootless,
     })
 }
 

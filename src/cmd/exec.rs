@@ -16,9 +16,9 @@ use crate::spawn;
 use crate::state::{self, Dir, State, Status, Store};
 use crate::sync::{Frame, Kind, Wire};
 use crate::sys::process::{Cloned, Ended};
-use crate::sys::{Errno, exe, fs, process};
+use crate::sys::{Errno, exe, fs, layout, process};
 use anyhow::{Context, Result, bail};
-use oci_spec::runtime::{Capability, LinuxCapabilitiesBuilder, Process as SpecProcess, Spec, UserBuilder};
+use oci_spec::runtime::{Capability, LinuxCapabilitiesBuilder, Process as SpecProcess, UserBuilder};
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -35,6 +35,7 @@ const JOINABLE: i32 = libc::CLONE_NEWNS
 
 /// Runs the process; in the foreground its exit status becomes naru's.
 pub fn exec(global: &Global, args: cli::Exec) -> Result<ExitCode> {
+    layout::populate_memory();
     // The first act, because it may start the program anew.
     let sealed = exe::prepare().and_then(|seal| {
         if let Some(seal) = &seal {
@@ -61,6 +62,9 @@ pub fn exec(global: &Global, args: cli::Exec) -> Result<ExitCode> {
     let mut process = compile(&spec, &dir)?;
     process.personality = state.personality;
     drop(dir);
+    if !process.groups.is_empty() && !process::is_root() && denies_setgroups(state.pid) {
+        bail!("/process/user/additionalGids: {}", crate::plan::rootless::NO_GROUPS);
+    }
     create::check_terminal(process.terminal, args.detach, args.console_socket.is_some())?;
 
     let pid_file = args.pid_file.as_deref().map(absolute).transpose()?.map(PidFile::open).transpose()?;
@@ -90,13 +94,19 @@ pub fn exec(global: &Global, args: cli::Exec) -> Result<ExitCode> {
     Ok(ExitCode::from(ended.status() as u8))
 }
 
+/// What exec needs of config.json; the rest is passed over.
+#[derive(serde::Deserialize)]
+struct Config {
+    process: Option<SpecProcess>,
+}
+
 /// The process to run: `--process`, or the configuration's own with what the flags change.
 fn wanted(args: &cli::Exec, state: &State) -> Result<SpecProcess> {
     if let Some(path) = &args.process {
         return bundle::read_json(path);
     }
-    let spec: Spec = bundle::read_json(&state.bundle.join("config.json"))?;
-    let mut process = spec.process().clone().context("/process: is required")?;
+    let config: Config = bundle::read_json(&state.bundle.join("config.json"))?;
+    let mut process = config.process.context("/process: is required")?;
     let text = |word: &std::ffi::OsString| {
         word.clone().into_string().map_err(|w| anyhow::anyhow!("{w:?}: not UTF-8"))
     };
@@ -273,6 +283,7 @@ impl Join<'_> {
                 process,
                 wire: child_wire,
                 cgroups: entry.files,
+                user_namespace: self.state.namespaces & libc::CLONE_NEWUSER != 0,
                 keyring,
                 terminal: None,
                 preserve_fds,
@@ -328,7 +339,15 @@ impl Join<'_> {
         }
         let cloned = match process::clone3(0, cgroup.as_ref().map(AsFd::as_fd)) {
             // The cgroup went away or is not one that processes can be born in: join by hand.
-            Err(Errno::EBUSY | Errno::ENOENT | Errno::EOPNOTSUPP | Errno::ENODEV) if cgroup.is_some() => {
+            // Or it belongs to the container's root by now, over whom this process has no more rights.
+            Err(
+                Errno::EBUSY
+                | Errno::ENOENT
+                | Errno::EOPNOTSUPP
+                | Errno::ENODEV
+                | Errno::EACCES
+                | Errno::EPERM,
+            ) if cgroup.is_some() && (!prepared.cgroup_files.is_empty() || !process::is_root()) => {
                 prepared.child.cgroups.append(&mut prepared.cgroup_files);
                 process::clone3(0, None)
             }
@@ -380,7 +399,8 @@ impl Join<'_> {
         match wire.receive().context("wait for the process")? {
             Frame::End => {}
             Frame::Failed(failure) => return Err(explain::exec_failure(&failure, process)),
-            Frame::Lost | Frame::Plain(_) => match process::wait(pid) {
+            Frame::Lost | Frame::Plain(_) | Frame::Born(_) | Frame::NeedSource(_) => match process::wait(pid)
+            {
                 Ok(Ended::Signal(signal)) => bail!("process was killed by signal {signal} before it ran"),
                 _ => bail!("process ended before it ran"),
             },
@@ -391,6 +411,11 @@ impl Join<'_> {
             None => Ok(()),
         }
     }
+}
+
+/// Has the user namespace of the process `pid` no other groups than those it came with?
+fn denies_setgroups(pid: i32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/setgroups")).is_ok_and(|text| text.trim() == "deny")
 }
 
 /// Joins every namespace of the init process in one call (Linux 5.8).

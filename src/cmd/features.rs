@@ -19,7 +19,7 @@ const FEATURES: Features = Features {
     hooks: &["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
     mount_options: Vec::new(),
     linux: Linux {
-        namespaces: &["cgroup", "ipc", "mount", "network", "pid", "uts"],
+        namespaces: &["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
         capabilities: CAPABILITIES,
         cgroup: Cgroup { v1: true, v2: true, systemd: false, systemd_user: false, rdma: false },
         seccomp: Seccomp {
@@ -33,7 +33,7 @@ const FEATURES: Features = Features {
         apparmor: Enabled { enabled: false },
         selinux: Enabled { enabled: false },
         intel_rdt: Enabled { enabled: false },
-        mount_extensions: MountExtensions { idmap: Enabled { enabled: false } },
+        mount_extensions: MountExtensions { idmap: Enabled { enabled: true } },
         net_devices: Enabled { enabled: false },
     },
 };
@@ -140,7 +140,8 @@ pub fn features() -> Result<ExitCode> {
 fn render() -> Result<Vec<u8>> {
     let mut text = Vec::with_capacity(8192);
     let spaces = serde_json::ser::PrettyFormatter::with_indent(b"    ");
-    let features = Features { mount_options: crate::plan::mounts::option_names().collect(), ..FEATURES };
+    let features =
+        Features { mount_options: crate::plan::mount_options::option_names().collect(), ..FEATURES };
     features.serialize(&mut serde_json::Serializer::with_formatter(&mut text, spaces))?;
     text.push(b'\n');
     Ok(text)
@@ -172,9 +173,9 @@ mod tests {
 
     #[test]
     fn lists_are_sorted_as_runc_sorts_them() {
-        assert!(crate::plan::mounts::option_names().is_sorted());
+        assert!(crate::plan::mount_options::option_names().is_sorted());
         assert!(
-            crate::plan::mounts::option_names().any(|name| name == "rro"),
+            crate::plan::mount_options::option_names().any(|name| name == "rro"),
             "Docker's recursive read-only binds need it"
         );
         for names in [SECCOMP_ACTIONS, SECCOMP_OPERATORS, SECCOMP_ARCHS] {

@@ -2,6 +2,7 @@
 
 use crate::cli::{self, Global};
 use crate::exit::ExitCode;
+use crate::log;
 use crate::state::{NOT_RUNNING, State, Status, Store};
 use crate::sys::{Errno, process};
 use anyhow::{Context, Result, bail};
@@ -19,6 +20,13 @@ pub fn kill(global: &Global, args: cli::Kill) -> Result<ExitCode> {
         // Its processes do not end with the init process, and may outlive it.
         if status == Status::Stopped && !args.all && state.cgroup.procs().unwrap_or_default().is_empty() {
             bail!(NOT_RUNNING);
+        }
+        if let (true, Some(init)) = (state.cgroup.hierarchies.is_empty(), &init) {
+            log::warn(
+                "failed to kill all processes, due to lack of cgroup (Hint: enable cgroup v2 delegation)",
+            );
+            send(&state, init.as_fd(), signal)?;
+            return Ok(ExitCode::SUCCESS);
         }
         state.cgroup.kill_all(signal)?;
         return Ok(ExitCode::SUCCESS);

@@ -36,6 +36,8 @@ pub fn run(global: &Global, args: cli::Run) -> Result<ExitCode> {
         None
     };
     let started = spawn::restart_if_needed(spawn::start(&store, &request), request.signal_mask)?;
+    // This process waits and ends: giving back memory piece by piece would only cost time.
+    std::mem::forget(request);
     let console = console.map(Console::take_over).transpose()?;
     return_home(&started)?;
     if !started.state.poststart.is_empty()

@@ -58,7 +58,9 @@ fn open_gate(dir: &Dir) -> Result<()> {
     match wire.receive().context("wait for the init stage")? {
         Frame::End => Ok(()),
         Frame::Failed(failure) => Err(explain::start_failure(&failure)),
-        Frame::Lost | Frame::Plain(_) => bail!("container init ended before it could run the program"),
+        Frame::Lost | Frame::Plain(_) | Frame::Born(_) | Frame::NeedSource(_) => {
+            bail!("container init ended before it could run the program")
+        }
     }
 }
 

@@ -103,10 +103,15 @@ fn check_cwd() -> Outcome {
 pub fn switch_user(init: &Process, in_cwd: bool) -> Outcome {
     let caps = &init.capabilities;
     // Always, also with none: the caller's groups are not the container's (T41).
-    process::setgroups(&init.groups).at(Step::User)?;
+    match process::setgroups(&init.groups) {
+        // A user namespace without newgidmap has no other groups than those that it came with (runc leaves them, too).
+        Err(Errno::EPERM) if setgroups_is_denied() => {}
+        other => other.at(Step::User)?,
+    }
     // Else a change to another user drops all of them.
     process::prctl(libc::PR_SET_KEEPCAPS, 1).at(Step::Capabilities)?;
-    process::set_ids(init.uid, init.gid).at(Step::User)?;
+    process::set_gid(init.gid).at_index(Step::User, 1)?;
+    process::set_uid(init.uid).at_index(Step::User, 2)?;
     // Root may be the one who is refused (a network filesystem).
     if !in_cwd {
         nix::unistd::chdir(init.cwd.as_c_str()).at(Step::Cwd)?;
@@ -137,6 +142,16 @@ pub fn switch_user(init: &Process, in_cwd: bool) -> Outcome {
 fn make_cwd(cwd: &CStr) -> Result<()> {
     let root = fs::open(c"/", libc::O_PATH | libc::O_DIRECTORY, 0)?;
     super::path::make_dir(root.as_fd(), cwd).map(drop)
+}
+
+/// Has the user namespace given up setgroups(2) (Linux 3.19)? Asked of a real procfs only.
+fn setgroups_is_denied() -> bool {
+    let Ok(file) = fs::open(c"/proc/self/setgroups", libc::O_RDONLY | libc::O_NONBLOCK, 0) else {
+        return false;
+    };
+    let mut text = [0u8; 8];
+    super::path::is_procfs(file.as_fd()).unwrap_or(false)
+        && fs::read(file.as_fd(), &mut text).is_ok_and(|length| text[..length].starts_with(b"deny"))
 }
 
 /// The program's path: the first candidate that the user may execute. Looked for at create, so that a missing program

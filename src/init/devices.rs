@@ -7,7 +7,7 @@ use super::{Outcome, path};
 use crate::plan::Plan;
 use crate::plan::devices::{LINKS, Node};
 use crate::sync::{At, Step};
-use crate::sys::{Errno, Result, fs};
+use crate::sys::{Errno, Result, fs, mount};
 use nix::fcntl::AtFlags;
 use nix::sys::stat::{Mode, SFlag, fstat, mknodat};
 use nix::unistd::{UnlinkatFlags, symlinkat, unlinkat};
@@ -45,6 +45,7 @@ fn make(dir: BorrowedFd, name: &CStr, node: &Node) -> Result<()> {
     let made = match mknodat(dir, name, kind, permissions, device) {
         Ok(()) => true,
         Err(Errno::EEXIST) => false,
+        Err(Errno::EPERM) if kind != SFlag::S_IFIFO => return bind(dir, name, node),
         Err(errno) => return Err(errno),
     };
     // The common case ends here: a fresh node of root's.
@@ -64,6 +65,28 @@ fn make(dir: BorrowedFd, name: &CStr, node: &Node) -> Result<()> {
         fs::fchmod_path(handle.as_fd(), node.mode & 0o7777)?;
     }
     Ok(())
+}
+
+/// In a user namespace there is no mknod(2) of a device, and none made on its filesystems could be opened: the host's
+/// node of the same path stands in, if it is that device. Its owner and mode are the host's.
+fn bind(dir: BorrowedFd, name: &CStr, node: &Node) -> Result<()> {
+    let tree = mount::clone_tree(nix::fcntl::AT_FDCWD, &node.path, false)?;
+    let stat = fstat(&tree)?;
+    if stat.st_mode & libc::S_IFMT != node.mode & libc::S_IFMT
+        || stat.st_rdev != fs::makedev(node.major, node.minor)
+    {
+        return Err(Errno::ENODEV);
+    }
+    let flags = libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_WRONLY;
+    match fs::openat(dir, name, flags, 0o666) {
+        Ok(_) | Err(Errno::EEXIST) => {}
+        Err(errno) => return Err(errno),
+    }
+    let target = fs::openat(dir, name, libc::O_PATH | libc::O_NOFOLLOW, 0)?;
+    if matches!(path::file_type(target.as_fd())?, SFlag::S_IFLNK | SFlag::S_IFDIR) {
+        return Err(Errno::EEXIST);
+    }
+    mount::attach(tree.as_fd(), target.as_fd())
 }
 
 fn link(dir: BorrowedFd, name: &CStr, target: &CStr, replace: bool) -> Result<()> {

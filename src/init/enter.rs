@@ -1,6 +1,7 @@
 //! Entering cgroups, namespaces and the session keyring; what this process is to the runtime and to others.
 
 use super::{Container, Outcome};
+use crate::plan::Plan;
 use crate::plan::namespaces::Namespaces;
 use crate::sync::{At, Kind, Step};
 use crate::sys::{Errno, Result, fs, key, process};
@@ -10,6 +11,8 @@ use std::os::fd::{AsFd, OwnedFd};
 /// Default permissions of a session keyring (all for its possessor; view, read and link for its user) plus search for
 /// its user, without which a process that changes its user loses the keys (runc does the same).
 const KEYRING_PERMISSIONS: u32 = 0x3f1b_0000;
+/// In a user namespace the search is for others: the keyring's user may be one that is not mapped.
+const KEYRING_PERMISSIONS_IN_USER_NAMESPACE: u32 = 0x3f13_0008;
 
 pub fn join_cgroups(files: &[OwnedFd]) -> Result<()> {
     files.iter().try_for_each(|file| fs::write_once(file.as_fd(), b"0"))
@@ -45,15 +48,66 @@ pub fn join_namespaces(list: &[(OwnedFd, i32, usize)]) -> Outcome {
     Ok(())
 }
 
+/// In a new user namespace or behind a process in the middle: nothing can be done before the runtime has written the
+/// maps, or knows this process.
+pub fn user_namespace(child: &Container) -> Outcome {
+    let namespaces = &child.plan.namespaces;
+    let new = namespaces.makes(libc::CLONE_NEWUSER);
+    if new || namespaces.needs_middle() {
+        child.wire.expect(Kind::Mapped).at(Step::Gate)?;
+    }
+    if new {
+        become_root().at(Step::UserNamespace)?;
+        if namespaces.makes(libc::CLONE_NEWIPC) {
+            // The message queues' filesystem belongs to whom makes the namespace.
+            process::unshare(libc::CLONE_NEWIPC).at(Step::NewNamespace)?;
+        }
+    }
+    Ok(())
+}
+
+/// Until now this process has an id that the user namespace does not map: what it made would belong to nobody. All
+/// capabilities over the user namespace stay.
+pub fn become_root() -> Result<()> {
+    process::set_gid(0)?;
+    process::set_uid(0)
+}
+
+/// Makes a time namespace and enters it: unshare(2) alone is for children.
+pub fn time_namespace(plan: &Plan) -> Result<()> {
+    if !plan.namespaces.makes(process::CLONE_NEWTIME) {
+        return Ok(());
+    }
+    process::unshare(process::CLONE_NEWTIME)?;
+    if !plan.time_offsets.is_empty() {
+        // The files of a process that nobody may look into belong to the host's root.
+        let exposed = plan.namespaces.private(libc::CLONE_NEWUSER);
+        if exposed {
+            process::prctl(libc::PR_SET_DUMPABLE, 1)?;
+        }
+        let written = fs::open(c"/proc/self/timens_offsets", libc::O_WRONLY, 0)
+            .and_then(|file| fs::write_once(file.as_fd(), plan.time_offsets.as_bytes()));
+        if exposed {
+            hide()?;
+        }
+        written?;
+    }
+    let namespace = fs::open(c"/proc/self/ns/time_for_children", libc::O_RDONLY, 0)?;
+    process::setns(namespace.as_fd(), process::CLONE_NEWTIME)
+}
+
 pub fn new_cgroup_namespace(namespaces: &Namespaces) -> Result<()> {
     if namespaces.makes(libc::CLONE_NEWCGROUP) { process::unshare(libc::CLONE_NEWCGROUP) } else { Ok(()) }
 }
 
 /// The caller's session keyring would be shared with the container otherwise.
-pub fn keyring(name: Option<&CStr>) -> Result<()> {
+pub fn keyring(name: Option<&CStr>, in_user_namespace: bool) -> Result<()> {
     let Some(name) = name else { return Ok(()) };
     match key::join_session(name) {
-        Ok(id) => match key::set_permissions(id, KEYRING_PERMISSIONS) {
+        Ok(id) => match key::set_permissions(
+            id,
+            if in_user_namespace { KEYRING_PERMISSIONS_IN_USER_NAMESPACE } else { KEYRING_PERMISSIONS },
+        ) {
             // A keyring that exists already (exec) belongs to the container's user and has its permissions.
             Ok(()) | Err(Errno::EACCES) => Ok(()),
             Err(errno) => Err(errno),

@@ -4,6 +4,8 @@
 //! compiled before the clone: it parses nothing, logs nothing, and reports a failing step as numbers; the runtime,
 //! which still has the plan, finds the words (`spawn::explain`). A change to container start begins as a line here.
 
+mod binds;
+mod cgroup_mounts;
 pub mod console;
 mod copy;
 mod creds;
@@ -11,9 +13,11 @@ mod devices;
 mod enter;
 mod hook;
 mod mask;
+pub mod middle;
 mod mounts;
 pub mod path;
 mod root;
+pub mod source;
 
 use crate::plan::Plan;
 use crate::plan::process::Process;
@@ -62,6 +66,8 @@ pub struct Container<'a> {
     pub cgroups: Vec<OwnedFd>,
     /// The container's own procfs once it is mounted, if settings can be written through it.
     pub proc: Option<OwnedFd>,
+    /// User namespaces with the mappings of mounts: index in `/mounts`, namespace.
+    pub idmaps: Vec<(usize, OwnedFd)>,
     /// How cgroup mounts look.
     pub cgroup_view: CgroupView,
     /// Namespaces to join, in order: file, flag, index in the configuration.
@@ -70,6 +76,8 @@ pub struct Container<'a> {
     pub seal: Option<&'a crate::sys::exe::Seal>,
     /// The runtime itself, to take its network namespace from.
     pub runtime: Option<OwnedFd>,
+    /// Where the runtime passes sources of mounts that are out of reach.
+    pub sources: Option<OwnedFd>,
     /// Where to send the terminal.
     pub console: Option<OwnedFd>,
     /// Descriptors after 0, 1, 2 that the program inherits.
@@ -100,6 +108,8 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
     enter::join_cgroups(&child.cgroups).at(Step::JoinCgroup)?;
     // The runtime's own processors are not the container's; the cgroup alone limits it from here on.
     enter::all_processors().at(Step::Session)?;
+    // Who this process is decides what it may do, and a change of ids undoes the next two.
+    enter::user_namespace(child)?;
     // If the runtime is killed half-way the container must not live on; given up before "created".
     enter::die_with_runtime().at(Step::Session)?;
     // Before any namespace shows us to others: no process of the container may look into this one (CVE-2016-9962).
@@ -110,10 +120,13 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
         seal.apply_in_child().at(Step::Seal)?;
     }
     enter::join_namespaces(&child.join)?;
+    // Before anything reads a clock that counts for the container.
+    enter::time_namespace(plan).at(Step::TimeNamespace)?;
     // After the cgroup is entered, else the namespace would be rooted at the runtime's.
     enter::new_cgroup_namespace(&plan.namespaces).at(Step::NewNamespace)?;
     process::setsid().at(Step::Session)?;
-    enter::keyring(plan.keyring.as_deref()).at(Step::Keyring)?;
+    enter::keyring(plan.keyring.as_deref(), plan.namespaces.private(libc::CLONE_NEWUSER))
+        .at(Step::Keyring)?;
     process::umask(0);
     // Legal this early because it only bites at exec; while there is time.
     creds::drop_bounding(init.capabilities.bounding).at(Step::Capabilities)?;
@@ -121,7 +134,7 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
     // From here on every path inside the rootfs is looked up from `root`, a descriptor.
     root::isolate(plan).at(Step::Isolate)?;
     let root = root::bind(&plan.rootfs).at(Step::Root)?;
-    mounts::mount_all(child, root.as_fd())?;
+    let readonly = mounts::mount_all(child, root.as_fd())?;
     if !plan.devices_early {
         devices::make_all(plan, root.as_fd())?;
     }
@@ -140,6 +153,8 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
     if init.terminal {
         console::open(root.as_fd(), init, child.console.take())?;
     }
+    // After devices, terminal and hooks, which put files into them.
+    mounts::make_readonly(readonly)?;
     // Writes to /proc/sys go before the masks make it read-only, through a procfs of our own (CVE-2025-52881).
     root::sysctl(&plan.sysctl, child.proc.take())?;
     // Masks are the last mounts: nothing may be mounted over them.
@@ -180,6 +195,8 @@ pub struct Exec<'a> {
     pub wire: Wire,
     /// cgroup files to write `0` to.
     pub cgroups: Vec<OwnedFd>,
+    /// The container has a user namespace, in which this process is nobody yet.
+    pub user_namespace: bool,
     /// Session keyring of the container.
     pub keyring: Option<&'a std::ffi::CStr>,
     /// The container's side of the terminal, made by the runtime.
@@ -210,9 +227,12 @@ fn exec_steps(child: &mut Exec) -> Outcome<std::convert::Infallible> {
     keep_only(&keep, child.preserve_fds).at(Step::CloseFds)?;
     enter::join_cgroups(&std::mem::take(&mut child.cgroups)).at(Step::JoinCgroup)?;
     enter::all_processors().at(Step::Session)?;
+    if child.user_namespace {
+        enter::become_root().at(Step::UserNamespace)?;
+    }
     enter::die_with_runtime().at(Step::Session)?;
     process::setsid().at(Step::Session)?;
-    enter::keyring(child.keyring).at(Step::Keyring)?;
+    enter::keyring(child.keyring, child.user_namespace).at(Step::Keyring)?;
     if let Some(peer) = child.terminal.take() {
         console::use_as_stdio(&peer).at(Step::Console)?;
     }

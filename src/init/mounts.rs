@@ -1,22 +1,26 @@
 //! `mounts`: each one is made detached, given its flags and then attached to a descriptor of its destination.
 
-use super::{CgroupView, Container, Hierarchy, Outcome, copy, devices, enter, path};
-use crate::plan::mounts::{Filesystem, Kind, Mount};
-use crate::sync::{At, Failure, Step};
+use super::{CgroupView, Container, Outcome, binds, cgroup_mounts, copy, devices, enter, path};
+use crate::plan::Plan;
+use crate::plan::mounts::{Filesystem, Kind, Mount, Parameter};
+use crate::sync::{At, Failure, Step, TEXT_MAX};
 use crate::sys::mount::{self, MountAttr, attr};
 use crate::sys::{Errno, Result, fs};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// Mounts everything in the order of the list.
-pub fn mount_all(child: &mut Container, root: BorrowedFd) -> Outcome {
+/// Longest value that fsconfig(2) takes, bytes; mount(2) takes a page for all of them.
+const VALUE_MAX: usize = 255;
+
+/// Mounts everything in the order of the list. Returns what turns read-only when nothing more is put into it.
+pub fn mount_all(child: &mut Container, root: BorrowedFd) -> Outcome<Vec<(usize, OwnedFd)>> {
     let plan = child.plan;
     let mut readonly_last: Vec<(usize, OwnedFd)> = Vec::new();
     for &at in &plan.mount_order {
         let entry = &plan.mounts[at];
         let made = match &entry.kind {
-            Kind::Bind { source, recursive } => bind(entry, source, *recursive, root)?,
+            Kind::Bind(bind) => binds::bind(child, entry, bind, root)?,
             Kind::Filesystem(filesystem) => {
                 // sysfs shows the network namespace of the process that mounts it.
                 if filesystem.fstype.as_c_str() == c"sysfs" {
@@ -25,14 +29,21 @@ pub fn mount_all(child: &mut Container, root: BorrowedFd) -> Outcome {
                     }
                     enter::network(child).at(Step::NewNamespace)?;
                 }
-                new_filesystem(entry, filesystem, root)?
+                new_filesystem(plan, entry, filesystem, root)?
             }
-            Kind::Remount => remount(entry, root)?,
-            Kind::Cgroup => {
+            Kind::Remount(superblock) => remount(entry, superblock.as_deref(), root)?,
+            Kind::Cgroup { named_version_2, parameters } => {
                 let own_namespace = plan.namespaces.private(libc::CLONE_NEWCGROUP);
                 match &child.cgroup_view {
-                    CgroupView::Unified { own } => unified(entry, own, own_namespace, root)?,
-                    CgroupView::Hierarchies(list) => hierarchies(entry, list, own_namespace, root)?,
+                    CgroupView::Hierarchies(_) if *named_version_2 => {
+                        cgroup_mounts::second_version(entry, parameters, root)?
+                    }
+                    CgroupView::Hierarchies(list) => {
+                        cgroup_mounts::hierarchies(entry, list, own_namespace, root)?
+                    }
+                    CgroupView::Unified { own } => {
+                        cgroup_mounts::unified(entry, own, own_namespace, parameters, root)?
+                    }
                 }
             }
         };
@@ -42,7 +53,12 @@ pub fn mount_all(child: &mut Container, root: BorrowedFd) -> Outcome {
             child.proc = Some(made);
         }
     }
-    for (index, made) in readonly_last {
+    Ok(readonly_last)
+}
+
+/// What had to stay writable for devices, the terminal and hooks.
+pub fn make_readonly(list: Vec<(usize, OwnedFd)>) -> Outcome {
+    for (index, made) in list {
         let readonly = MountAttr { set: attr::RDONLY, ..Default::default() };
         mount::set_attr(made.as_fd(), &readonly, false).at_index(Step::MountFlags, index)?;
     }
@@ -58,54 +74,151 @@ fn shows_all_settings(entry: &Mount) -> bool {
     }
 }
 
-/// Copies a mount of the runtime's namespace.
-fn bind(entry: &Mount, source: &CStr, recursive: bool, root: BorrowedFd) -> Outcome<OwnedFd> {
-    let index = entry.index;
-    let tree =
-        mount::clone_tree(nix::fcntl::AT_FDCWD, source, recursive).at_index(Step::MountSource, index)?;
-    let stat = fstat(&tree).at_index(Step::MountSource, index)?;
-    let directory = stat.st_mode & libc::S_IFMT == libc::S_IFDIR;
-    // Only a whole procfs may stand in for /proc: labels and settings are written through it (CVE-2019-16884).
-    if entry.destination.as_c_str() == c"/proc"
-        && !(path::is_procfs(tree.as_fd()).at_index(Step::MountSource, index)? && stat.st_ino == 1)
-    {
-        return Err(Errno::EINVAL).at_index(Step::MountSource, index);
-    }
-    let target = if directory {
-        path::make_dir(root, &entry.destination).map(|(fd, _)| fd)
-    } else {
-        path::make_file(root, &entry.destination)
-    }
-    .at_index(Step::MountTarget, index)?;
-    if entry.attr.set != 0 || entry.attr.clear != 0 {
-        mount::set_attr(tree.as_fd(), &entry.attr, false).at_index(Step::MountFlags, index)?;
-    }
-    finish(entry, tree, target)
-}
-
 /// Makes a new filesystem.
-fn new_filesystem(entry: &Mount, filesystem: &Filesystem, root: BorrowedFd) -> Outcome<OwnedFd> {
+fn new_filesystem(plan: &Plan, entry: &Mount, filesystem: &Filesystem, root: BorrowedFd) -> Outcome<OwnedFd> {
     let index = entry.index;
     let (target, was_there) = target_dir(entry, filesystem, root).at_index(Step::MountTarget, index)?;
-    let context = mount::fs_open(&filesystem.fstype).at_index(Step::Mount, index)?;
-    let made = configure(&context, filesystem, target.as_fd(), was_there, entry.attr.set);
-    let made =
-        made.map_err(|errno| Failure { step: Step::Mount, index, errno, text: kernel_log(context.as_fd()) })?;
+    let mode = inherited_mode(filesystem, target.as_fd(), was_there).at_index(Step::MountTarget, index)?;
+    let mode = mode.map(|mode| (c"mode".into(), Some(mode)));
+    let parameters = || filesystem.parameters.iter().chain(&mode);
+    let long = |(_, value): &Parameter| value.as_ref().is_some_and(|value| value.count_bytes() > VALUE_MAX);
+    let made = if parameters().any(long) {
+        by_page(filesystem, parameters(), entry.attr.set, target.as_fd()).at_index(Step::Mount, index)
+    } else {
+        make(index, &filesystem.fstype, &filesystem.source, parameters(), entry.attr.set)
+    };
+    let made = match made {
+        Err(failure) if failure.errno == Errno::EPERM => match hosts_own(plan, entry, filesystem) {
+            Some(made) => made.at_index(Step::Mount, index)?,
+            None => return Err(failure),
+        },
+        other => other?,
+    };
     if filesystem.copy_up && was_there {
         copy::directory(target.as_fd(), made.as_fd()).at_index(Step::MountSource, index)?;
     }
     finish(entry, made, target)
 }
 
-/// A mount that is there gets the flags that the options name.
-fn remount(entry: &Mount, root: BorrowedFd) -> Outcome<OwnedFd> {
-    let index = entry.index;
-    let target = path::open(root, &entry.destination).at_index(Step::MountTarget, index)?;
-    mount::set_attr(target.as_fd(), &entry.attr, false).at_index(Step::MountFlags, index)?;
-    for &(propagation, recursive) in &entry.propagation {
-        let change = MountAttr { propagation, ..Default::default() };
-        mount::set_attr(target.as_fd(), &change, recursive).at_index(Step::MountFlags, index)?;
+/// A tmpfs over a directory of the image keeps that directory's permissions unless the options say otherwise.
+fn inherited_mode(filesystem: &Filesystem, target: BorrowedFd, was_there: bool) -> Result<Option<CString>> {
+    let named = || filesystem.parameters.iter().any(|(key, _)| key.as_c_str() == c"mode");
+    if !was_there || filesystem.fstype.as_c_str() != c"tmpfs" || named() {
+        return Ok(None);
     }
+    let mode = format!("{:o}", fstat(target)?.st_mode & 0o7777);
+    CString::new(mode).map(Some).map_err(|_| Errno::EINVAL)
+}
+
+/// A new filesystem as a detached mount; what the kernel has logged is part of the failure.
+pub fn make<'p>(
+    index: usize,
+    fstype: &CStr,
+    source: &CStr,
+    parameters: impl Iterator<Item = &'p Parameter>,
+    attrs: u64,
+) -> Outcome<OwnedFd> {
+    let context = mount::fs_open(fstype).at_index(Step::Mount, index)?;
+    let context = context.as_fd();
+    let configure = || {
+        mount::fs_set(context, c"source", Some(source))?;
+        for (key, value) in parameters {
+            mount::fs_set(context, key, value.as_deref())?;
+        }
+        mount::fs_mount(context, attrs)
+    };
+    configure().map_err(|errno| logged(context, index, errno))
+}
+
+/// The same by mount(2), for values that are too long for fsconfig(2) (the directories of an overlay). It mounts on a
+/// directory in a tmpfs that nobody else can reach, where no name can be swapped for another, and takes the mount off
+/// again. Working directory: the caller's own again.
+fn by_page<'p>(
+    filesystem: &Filesystem,
+    parameters: impl Iterator<Item = &'p Parameter>,
+    attrs: u64,
+    target: BorrowedFd,
+) -> Result<OwnedFd> {
+    let mut data = Vec::new();
+    for (key, value) in parameters {
+        if !data.is_empty() {
+            data.push(b',');
+        }
+        data.extend_from_slice(key.to_bytes());
+        if let Some(value) = value {
+            data.push(b'=');
+            data.extend_from_slice(value.to_bytes());
+        }
+    }
+    let data = CString::new(data).map_err(|_| Errno::EINVAL)?;
+    let directory = libc::O_PATH | libc::O_DIRECTORY;
+    let here = fs::open(c".", directory, 0)?;
+    let context = mount::fs_open(c"tmpfs")?;
+    let scratch = mount::fs_mount(context.as_fd(), 0)?;
+    mount::attach(scratch.as_fd(), target)?;
+    mkdirat(&scratch, c"mount", Mode::from_bits_truncate(0o700))?;
+    nix::unistd::fchdir(fs::openat(scratch.as_fd(), c"mount", directory, 0)?)?;
+    let made = mount::mount(Some(&filesystem.source), c".", Some(&filesystem.fstype), 0, Some(&data));
+    let made = made.and_then(|()| {
+        let made = fs::openat(scratch.as_fd(), c"mount", directory, 0)?;
+        let tree = mount::clone_tree(made.as_fd(), c"", false)?;
+        mount::set_attr(
+            tree.as_fd(),
+            &MountAttr { set: attrs, clear: attr::ATIME, ..Default::default() },
+            false,
+        )?;
+        Ok(tree)
+    });
+    nix::unistd::fchdir(&scratch)?;
+    mount::detach(c".")?;
+    nix::unistd::fchdir(here)?;
+    made
+}
+
+/// What a user namespace may not make anew it may still be shown, if the container shares the namespace that it is a
+/// view of: then the host's own mount shows the same.
+fn hosts_own(plan: &Plan, entry: &Mount, filesystem: &Filesystem) -> Option<Result<OwnedFd>> {
+    let (path, namespace) = match filesystem.fstype.to_bytes() {
+        b"proc" => (c"/proc", libc::CLONE_NEWPID),
+        b"sysfs" => (c"/sys", libc::CLONE_NEWNET),
+        b"mqueue" => (c"/dev/mqueue", libc::CLONE_NEWIPC),
+        _ => return None,
+    };
+    if plan.namespaces.private(namespace) {
+        return None;
+    }
+    let readonly = filesystem.parameters.iter().any(|(key, _)| key.as_c_str() == c"ro");
+    // As a whole: what is mounted below hides something, and the kernel would not part with it.
+    Some(mount::clone_tree(nix::fcntl::AT_FDCWD, path, true).and_then(|tree| {
+        let set =
+            entry.attr.set & !(attr::ATIME | attr::NODIRATIME) | if readonly { attr::RDONLY } else { 0 };
+        mount::set_attr(tree.as_fd(), &MountAttr { set, ..Default::default() }, true)?;
+        Ok(tree)
+    }))
+}
+
+/// A mount that is there gets the flags that the options name, and its filesystem the parameters.
+fn remount(entry: &Mount, superblock: Option<&[Parameter]>, root: BorrowedFd) -> Outcome<OwnedFd> {
+    let index = entry.index;
+    let target = path::open_target(root, &entry.destination, 0).at_index(Step::MountTarget, index)?;
+    if let Some(parameters) = superblock {
+        let context = mount::fs_pick(target.as_fd()).at_index(Step::Mount, index)?;
+        let context = context.as_fd();
+        let configure = || {
+            for (key, value) in parameters {
+                mount::fs_set(context, key, value.as_deref())?;
+            }
+            mount::fs_reconfigure(context)
+        };
+        configure().map_err(|errno| logged(context, index, errno))?;
+    }
+    if entry.attr != MountAttr::default() {
+        mount::set_attr(target.as_fd(), &entry.attr, false).at_index(Step::MountFlags, index)?;
+    }
+    if let Some(attrs) = &entry.recursive {
+        mount::set_attr(target.as_fd(), attrs, true).at_index(Step::MountFlags, index)?;
+    }
+    propagate(entry, target.as_fd())?;
     Ok(target)
 }
 
@@ -126,150 +239,49 @@ fn target_dir(entry: &Mount, filesystem: &Filesystem, root: BorrowedFd) -> Resul
     }
 }
 
-fn configure(
-    context: &OwnedFd,
-    filesystem: &Filesystem,
-    target: BorrowedFd,
-    was_there: bool,
-    attrs: u64,
-) -> Result<OwnedFd> {
-    let context = context.as_fd();
-    mount::fs_set(context, c"source", Some(&filesystem.source))?;
-    let mut has_mode = false;
-    for (key, value) in &filesystem.parameters {
-        has_mode |= key.as_c_str() == c"mode";
-        mount::fs_set(context, key, value.as_deref())?;
-    }
-    // A tmpfs over a directory of the image keeps that directory's permissions unless the options say otherwise.
-    if filesystem.fstype.as_c_str() == c"tmpfs" && was_there && !has_mode {
-        let mode = format!("{:o}", fstat(target)?.st_mode & 0o7777);
-        let mode = CString::new(mode).map_err(|_| Errno::EINVAL)?;
-        mount::fs_set(context, c"mode", Some(&mode))?;
-    }
-    mount::fs_mount(context, attrs)
-}
-
-/// Recursive flags and propagation, then the place. The descriptor stays that of the mount's root.
-fn finish(entry: &Mount, made: OwnedFd, target: OwnedFd) -> Outcome<OwnedFd> {
+/// Recursive flags, the place, propagation. The descriptor stays that of the mount's root.
+pub fn finish(entry: &Mount, made: OwnedFd, target: OwnedFd) -> Outcome<OwnedFd> {
     let index = entry.index;
     if let Some(attrs) = &entry.recursive {
         mount::set_attr(made.as_fd(), attrs, true).at_index(Step::MountFlags, index)?;
     }
-    mount::attach(made.as_fd(), target.as_fd()).at_index(Step::Mount, index)?;
-    for &(propagation, recursive) in &entry.propagation {
-        let change = MountAttr { propagation, ..Default::default() };
-        mount::set_attr(made.as_fd(), &change, recursive).at_index(Step::MountFlags, index)?;
+    match mount::attach(made.as_fd(), target.as_fd()) {
+        Ok(()) => {}
+        // The kernel's word for a file on a directory; callers match the other one and hint at it.
+        Err(Errno::EINVAL) if is_dir(made.as_fd()) != is_dir(target.as_fd()) => {
+            return Err(Errno::ENOTDIR).at_index(Step::Mount, index);
+        }
+        Err(errno) => return Err(errno).at_index(Step::Mount, index),
     }
+    propagate(entry, made.as_fd())?;
     Ok(made)
 }
 
-/// What the kernel has logged for a failing context, without its level letters.
-fn kernel_log(context: BorrowedFd) -> String {
+/// The changes of propagation that the options name, in their order.
+pub fn propagate(entry: &Mount, made: BorrowedFd) -> Outcome {
+    for &(propagation, recursive) in &entry.propagation {
+        let change = MountAttr { propagation, ..Default::default() };
+        mount::set_attr(made, &change, recursive).at_index(Step::MountFlags, entry.index)?;
+    }
+    Ok(())
+}
+
+/// A failure with what the kernel has logged for the context, without its level letters.
+pub fn logged(context: BorrowedFd, index: usize, errno: Errno) -> Failure {
     let mut text = String::new();
     let mut buf = [0u8; 256];
-    while let Ok(length @ 1..) = fs::read(context, &mut buf) {
+    while text.len() < TEXT_MAX
+        && let Ok(length @ 1..) = fs::read(context, &mut buf)
+    {
         let line = String::from_utf8_lossy(&buf[..length]);
+        let line = line.trim_end();
+        let line = ["e ", "w ", "i "].iter().find_map(|level| line.strip_prefix(level)).unwrap_or(line);
         if !text.is_empty() {
             text.push_str("; ");
         }
-        text.push_str(line.trim_end().trim_start_matches("e ").trim_start_matches("w "));
+        text.push_str(line);
     }
-    text
-}
-
-/// cgroup v2. Mounting cgroup2 in the runtime's own cgroup namespace costs a grace period and shows the same tree as a
-/// copy of the host's mount, so the copy is taken there.
-fn unified(entry: &Mount, own: &CStr, own_namespace: bool, root: BorrowedFd) -> Outcome<OwnedFd> {
-    let index = entry.index;
-    let (target, _) = path::make_dir(root, &entry.destination).at_index(Step::MountTarget, index)?;
-    let made = if own_namespace {
-        match cgroup_filesystem(c"cgroup2", &[], entry.attr.set) {
-            // Where the tree may not be mounted again, the container's own directory shows the same.
-            Err(Errno::EBUSY) => copy(own, entry.attr.set),
-            other => other,
-        }
-    } else {
-        copy(c"/sys/fs/cgroup", entry.attr.set)
-    };
-    finish(entry, made.at_index(Step::Mount, index)?, target)
-}
-
-fn cgroup_filesystem(fstype: &CStr, options: &[&CStr], attrs: u64) -> Result<OwnedFd> {
-    let context = mount::fs_open(fstype)?;
-    mount::fs_set(context.as_fd(), c"source", Some(c"cgroup"))?;
-    for option in options {
-        let (key, value) = match option.to_bytes().iter().position(|&b| b == b'=') {
-            Some(at) => (&option.to_bytes()[..at], Some(&option.to_bytes()[at + 1..])),
-            None => (option.to_bytes(), None),
-        };
-        let key = CString::new(key).map_err(|_| Errno::EINVAL)?;
-        let value = value.map(CString::new).transpose().map_err(|_| Errno::EINVAL)?;
-        mount::fs_set(context.as_fd(), &key, value.as_deref())?;
-    }
-    // The superblock of an existing hierarchy keeps its own flags, so read-only is a matter of the mount alone.
-    mount::fs_mount(context.as_fd(), attrs)
-}
-
-fn copy(source: &CStr, attrs: u64) -> Result<OwnedFd> {
-    let tree = mount::clone_tree(nix::fcntl::AT_FDCWD, source, false)?;
-    let attr = MountAttr { set: attrs, propagation: libc::MS_PRIVATE, ..Default::default() };
-    mount::set_attr(tree.as_fd(), &attr, false)?;
-    Ok(tree)
-}
-
-/// cgroup v1: a tmpfs with one directory a hierarchy, read-only at the end if the mount is.
-fn hierarchies(entry: &Mount, list: &[Hierarchy], own_namespace: bool, root: BorrowedFd) -> Outcome<OwnedFd> {
-    let index = entry.index;
-    let (target, _) = path::make_dir(root, &entry.destination).at_index(Step::MountTarget, index)?;
-    let context = mount::fs_open(c"tmpfs").at_index(Step::Mount, index)?;
-    mount::fs_set(context.as_fd(), c"source", Some(c"tmpfs")).at_index(Step::Mount, index)?;
-    mount::fs_set(context.as_fd(), c"mode", Some(c"755")).at_index(Step::Mount, index)?;
-    let made =
-        mount::fs_mount(context.as_fd(), entry.attr.set & !attr::RDONLY).at_index(Step::Mount, index)?;
-    mount::attach(made.as_fd(), target.as_fd()).at_index(Step::Mount, index)?;
-    for hierarchy in list {
-        let mounted = one_hierarchy(&made, hierarchy, own_namespace, entry.attr.set);
-        mounted.at_index(Step::Mount, index)?;
-        for link in &hierarchy.links {
-            match nix::unistd::symlinkat(hierarchy.name.as_c_str(), &made, link.as_c_str()) {
-                Ok(()) | Err(Errno::EEXIST) => {}
-                Err(errno) => return Err(errno).at_index(Step::Mount, index),
-            }
-        }
-    }
-    if entry.attr.set & attr::RDONLY != 0 {
-        let readonly = MountAttr { set: attr::RDONLY, ..Default::default() };
-        mount::set_attr(made.as_fd(), &readonly, false).at_index(Step::MountFlags, index)?;
-    }
-    for &(propagation, recursive) in &entry.propagation {
-        let change = MountAttr { propagation, ..Default::default() };
-        mount::set_attr(made.as_fd(), &change, recursive).at_index(Step::MountFlags, index)?;
-    }
-    Ok(made)
-}
-
-fn one_hierarchy(tmpfs: &OwnedFd, hierarchy: &Hierarchy, own_namespace: bool, attrs: u64) -> Result<()> {
-    mkdirat(tmpfs, hierarchy.name.as_c_str(), Mode::from_bits_truncate(0o755))?;
-    let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
-    let target = fs::openat(tmpfs.as_fd(), &hierarchy.name, flags, 0)?;
-    let made = if own_namespace {
-        let options: Vec<CString> = hierarchy
-            .controllers
-            .to_bytes()
-            .split(|&b| b == b',')
-            .filter_map(|option| CString::new(option).ok())
-            .collect();
-        let options: Vec<&CStr> = options.iter().map(CString::as_c_str).collect();
-        cgroup_filesystem(c"cgroup", &options, attrs)
-    } else {
-        copy(&hierarchy.source, attrs)
-    };
-    match made {
-        Ok(made) => mount::attach(made.as_fd(), target.as_fd()),
-        // A controller that went to v2 or was switched off meanwhile has nothing to show.
-        Err(Errno::ENOENT) => Ok(()),
-        Err(errno) => Err(errno),
-    }
+    Failure { step: Step::Mount, index, errno, text }
 }
 
 /// Is the handle a directory?

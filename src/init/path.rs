@@ -19,10 +19,27 @@ pub fn open(root: BorrowedFd, path: &CStr) -> Result<OwnedFd> {
     openat2(root, path, libc::O_PATH, 0, IN_ROOT)
 }
 
+/// The same for a place to mount on, with further `flags`. Links of the image may lead anywhere but to the root itself and
+/// into a procfs, where later steps write (CVE-2019-19921): that is `EXDEV`.
+pub fn open_target(root: BorrowedFd, path: &CStr, flags: i32) -> Result<OwnedFd> {
+    let flags = libc::O_PATH | flags;
+    match openat2(root, path, flags, 0, IN_ROOT | libc::RESOLVE_NO_SYMLINKS) {
+        // A link on the way. A path without any says where it leads, and the plan has checked that.
+        Err(Errno::ELOOP) => {}
+        other => return other,
+    }
+    let target = openat2(root, path, flags, 0, IN_ROOT)?;
+    let identity = |fd: BorrowedFd| nix::sys::stat::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino));
+    if is_procfs(target.as_fd())? || identity(target.as_fd())? == identity(root)? {
+        return Err(Errno::EXDEV);
+    }
+    Ok(target)
+}
+
 /// Opens the directory at `path`, making it and its parents (0755) where they are missing.
 /// Tells whether the directory was there before.
 pub fn make_dir(root: BorrowedFd, path: &CStr) -> Result<(OwnedFd, bool)> {
-    match openat2(root, path, libc::O_PATH | libc::O_DIRECTORY, 0, IN_ROOT) {
+    match open_target(root, path, libc::O_DIRECTORY) {
         Ok(fd) => Ok((fd, true)),
         Err(Errno::ENOENT) => match make_last(root, path) {
             Ok(fd) => Ok((fd, false)),
@@ -58,7 +75,7 @@ fn split(path: &CStr) -> Result<(CString, CString)> {
 
 /// Opens the file at `path`, making an empty one (0755, as runc does) and its parents where they are missing.
 pub fn make_file(root: BorrowedFd, path: &CStr) -> Result<OwnedFd> {
-    match open(root, path) {
+    match open_target(root, path, 0) {
         Err(Errno::ENOENT) => walk(root, path, Last::File),
         other => other,
     }

@@ -64,7 +64,7 @@ pub fn pivot(plan: &Plan, root: BorrowedFd) -> Result<()> {
     } else {
         // On an initramfs pivot_root is impossible: move the root mount over the old one. What hides the full procfs
         // and sysfs there must not come off again, so those are detached first.
-        detach_kernel_views(root)?;
+        detach_kernel_views(&plan.rootfs)?;
         mount::mount(Some(c"."), c"/", None, libc::MS_MOVE, None)?;
         nix::unistd::chroot(c".")?;
     }
@@ -78,18 +78,62 @@ pub fn pivot(plan: &Plan, root: BorrowedFd) -> Result<()> {
     Ok(())
 }
 
-/// `--no-pivot`: the host's proc and sys mounts stay reachable below the covered root; take them off this namespace.
-fn detach_kernel_views(root: BorrowedFd) -> Result<()> {
-    let own = nix::sys::stat::fstat(root)?.st_dev;
-    for path in [c"/proc", c"/sys"] {
-        if nix::sys::stat::stat(path).is_ok_and(|stat| stat.st_dev != own) {
-            match mount::detach(path) {
-                Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
-                Err(errno) => return Err(errno),
+/// `--no-pivot`: the host's mounts stay below the covered root, and with a whole procfs or sysfs among them the kernel
+/// lets a user namespace of the container mount one without our masks. So they go, or are covered where they are locked.
+fn detach_kernel_views(rootfs: &CStr) -> Result<()> {
+    let file = fs::open(c"/proc/self/mountinfo", libc::O_RDONLY, 0)?;
+    let text = std::io::read_to_string(std::fs::File::from(file))
+        .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
+    for path in text.lines().filter_map(whole_kernel_view) {
+        let inside =
+            path.strip_prefix(rootfs.to_bytes()).is_some_and(|rest| rest.is_empty() || rest[0] == b'/');
+        if inside {
+            continue;
+        }
+        let path = CString::new(path).map_err(|_| Errno::EINVAL)?;
+        // The detaching stays in this namespace.
+        match mount::mount(None, &path, None, libc::MS_SLAVE | libc::MS_REC, None) {
+            Ok(()) => {}
+            // Gone with another one.
+            Err(Errno::ENOENT | Errno::EINVAL) => continue,
+            Err(errno) => return Err(errno),
+        }
+        match mount::detach(&path) {
+            Err(Errno::EINVAL | Errno::EPERM) => {
+                mount::mount(Some(c"tmpfs"), &path, Some(c"tmpfs"), 0, None)?;
             }
+            other => other?,
         }
     }
     Ok(())
+}
+
+/// Where a line of mountinfo has a procfs or sysfs with its root.
+fn whole_kernel_view(line: &str) -> Option<Vec<u8>> {
+    let (mount, filesystem) = line.split_once(" - ")?;
+    if !matches!(filesystem.split(' ').next(), Some("proc" | "sysfs")) {
+        return None;
+    }
+    let mut words = mount.split(' ').skip(3);
+    if words.next() != Some("/") {
+        return None;
+    }
+    let mut path = Vec::new();
+    let mut bytes = words.next()?.as_bytes();
+    while let [first, rest @ ..] = bytes {
+        // Blanks and backslashes stand as three octal digits.
+        match (first, rest) {
+            (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..]) => {
+                path.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
+                bytes = after;
+            }
+            _ => {
+                path.push(*first);
+                bytes = rest;
+            }
+        }
+    }
+    Some(path)
 }
 
 fn set_root_readonly() -> Result<()> {
@@ -118,4 +162,22 @@ pub fn sysctl(settings: &[(CString, CString)], proc: Option<OwnedFd>) -> Outcome
         fs::write_once(file.as_fd(), value.to_bytes()).at_index(Step::Sysctl, index)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_kernel_views_are_found() {
+        for (line, path) in [
+            ("22 27 0:21 / /proc rw,relatime shared:5 - proc proc rw", Some("/proc")),
+            (r"23 27 0:22 / /a\040b\134c rw - sysfs sysfs rw", Some(r"/a b\c")),
+            ("24 27 0:22 /kernel /sys/kernel rw - sysfs sysfs rw", None),
+            ("25 27 0:23 / /tmp rw - tmpfs proc rw", None),
+            ("", None),
+        ] {
+            assert_eq!(whole_kernel_view(line), path.map(|path| path.as_bytes().to_vec()), "{line}");
+        }
+    }
 }

@@ -4,9 +4,12 @@
 //! plan is in `init/`; it only walks it.
 
 pub mod devices;
+pub mod ids;
+pub mod mount_options;
 pub mod mounts;
 pub mod namespaces;
 pub mod process;
+pub mod rootless;
 pub mod seccomp;
 
 use anyhow::{Context, Result, bail};
@@ -22,6 +25,10 @@ use std::path::Path;
 pub struct Plan {
     /// Namespaces to make, to join and to share.
     pub namespaces: Namespaces,
+    /// The ids of a user namespace; empty without one.
+    pub maps: ids::Maps,
+    /// `linux.timeOffsets`, in the kernel's form.
+    pub time_offsets: String,
     /// Absolute path of the root filesystem in the runtime's mount namespace.
     pub rootfs: CString,
     /// `root.readonly`.
@@ -71,6 +78,8 @@ pub struct Options {
     pub no_new_keyring: bool,
     /// Descriptors for socket activation, sd_listen_fds(3).
     pub listen_fds: u32,
+    /// The caller is not root in its user namespace.
+    pub unprivileged: bool,
 }
 
 /// Compiles the plan of a validated configuration. Errors name the field by JSON pointer.
@@ -79,6 +88,13 @@ pub fn compile(spec: &Spec, id: &str, bundle: &Path, rootfs: &Path, options: Opt
     let process = spec.process().as_ref().context("process property must not be empty")?;
     refuse_unsupported(linux)?;
     let namespaces = namespaces::compile(linux)?;
+    let maps = ids::Maps::of_container(linux, &namespaces)?;
+    if options.unprivileged {
+        rootless::check(spec, &namespaces, &maps)?;
+    }
+    if namespaces.makes(libc::CLONE_NEWUSER) {
+        maps.check_users(process)?;
+    }
     let has_name = |name: &Option<String>| name.as_ref().is_some_and(|name| !name.is_empty());
     if !namespaces.private(libc::CLONE_NEWUTS) {
         if has_name(spec.hostname()) {
@@ -93,17 +109,19 @@ pub fn compile(spec: &Spec, id: &str, bundle: &Path, rootfs: &Path, options: Opt
     let own_devices = devices::compile(linux, spec.mounts().as_deref().unwrap_or_default())?;
     let root_propagation = match linux.rootfs_propagation().as_deref() {
         None | Some("") => None,
-        Some(name) => Some(mounts::propagation(name).with_context(|| {
+        Some(name) => Some(mount_options::propagation(name).with_context(|| {
             format!("/linux/rootfsPropagation: rootfsPropagation={name} is not supported")
         })?),
     };
-    let mounts = mounts::compile(spec.mounts().as_deref().unwrap_or_default(), bundle, &namespaces)?;
-    let new_network = namespaces.makes(libc::CLONE_NEWNET);
+    let mounts = mounts::compile(spec.mounts().as_deref().unwrap_or_default(), bundle, rootfs, &namespaces)?;
+    let new_network = namespaces.network_by_runtime();
     let mount_order = mounts::order(&mounts, new_network);
     Ok(Plan {
         devices_early: new_network && mounts::leaves_dev_alone_from_sysfs(&mounts, &mount_order),
         mount_order,
         mounts,
+        maps,
+        time_offsets: namespaces::time_offsets(linux, &namespaces)?,
         rootfs: c_path(rootfs, "/root/path")?,
         root_readonly: spec.root().as_ref().is_some_and(|root| root.readonly().unwrap_or(false)),
         isolation: root_propagation.unwrap_or(libc::MS_SLAVE | libc::MS_REC),
@@ -137,8 +155,6 @@ pub fn compile(spec: &Spec, id: &str, bundle: &Path, rootfs: &Path, options: Opt
 
 /// What is valid and not acted on yet: an error, because a field that is silently left out is worse than a refusal.
 fn refuse_unsupported(linux: &oci_spec::runtime::Linux) -> Result<()> {
-    let some =
-        |list: &Option<Vec<oci_spec::runtime::LinuxIdMapping>>| list.as_ref().is_some_and(|l| !l.is_empty());
     let listener = linux.seccomp().as_ref().and_then(|seccomp| seccomp.listener_path().as_ref());
     let notifies = |syscall: &oci_spec::runtime::LinuxSyscall| {
         syscall.action() == oci_spec::runtime::LinuxSeccompAction::ScmpActNotify
@@ -146,12 +162,9 @@ fn refuse_unsupported(linux: &oci_spec::runtime::Linux) -> Result<()> {
     let notify = linux.seccomp().as_ref().is_some_and(|s| s.syscalls().iter().flatten().any(notifies));
     for (present, field) in [
         (notify, "seccomp/syscalls: SCMP_ACT_NOTIFY"),
-        (some(linux.uid_mappings()), "uidMappings"),
-        (some(linux.gid_mappings()), "gidMappings"),
         (linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()), "netDevices"),
         (linux.intel_rdt().is_some(), "intelRdt"),
         (linux.memory_policy().is_some(), "memoryPolicy"),
-        (linux.time_offsets().as_ref().is_some_and(|offsets| !offsets.is_empty()), "timeOffsets"),
         (listener.is_some(), "seccomp/listenerPath"),
     ] {
         if present {

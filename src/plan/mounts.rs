@@ -1,10 +1,11 @@
 //! `mounts` → what to mount where, with each option turned into the flags that the kernel's mount calls take.
 
+use super::ids::Maps;
 use super::namespaces::Namespaces;
-use super::{c_path, c_string};
+use super::{c_path, c_string, mount_options};
 use crate::sys::mount::{MountAttr, attr};
 use anyhow::{Context, Result, bail};
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -29,19 +30,42 @@ pub struct Mount {
 /// What a mount shows.
 pub enum Kind {
     /// A file or directory of the runtime's mount namespace.
-    Bind {
-        /// Absolute path.
-        source: CString,
-        /// With everything mounted below it.
-        recursive: bool,
-    },
+    Bind(Bind),
     /// A new filesystem instance.
     Filesystem(Filesystem),
-    /// A mount that is there already, with other flags.
-    Remount,
+    /// A mount that is there already, with other flags, and its filesystem with other parameters if there is a list.
+    Remount(Option<Vec<Parameter>>),
     /// The container's view of its cgroups, in the form that fits the host.
-    Cgroup,
+    Cgroup {
+        /// The type is `cgroup2`, which a host with v1 may have, too.
+        named_version_2: bool,
+        /// Parameters of a new cgroup2 filesystem.
+        parameters: Vec<Parameter>,
+    },
 }
+
+/// A file or directory to show elsewhere.
+pub struct Bind {
+    /// Absolute path.
+    pub source: CString,
+    /// With everything mounted below it.
+    pub recursive: bool,
+    /// The attributes that options clear by name: locked ones may stay only if nobody asks for them to go.
+    pub cleared: u64,
+    /// Its files' owners appear as others.
+    pub idmap: Option<Box<Idmap>>,
+}
+
+/// An idmapped mount.
+pub struct Idmap {
+    /// By these maps; absent: by those of the container's user namespace.
+    pub maps: Option<Maps>,
+    /// Everything mounted below it, too (`ridmap`).
+    pub recursive: bool,
+}
+
+/// A parameter of a filesystem; flags have no value.
+pub type Parameter = (CString, Option<CString>);
 
 /// A filesystem to make.
 pub struct Filesystem {
@@ -49,124 +73,14 @@ pub struct Filesystem {
     pub fstype: CString,
     /// Source as mountinfo shows it.
     pub source: CString,
-    /// Parameters: flags have no value.
-    pub parameters: Vec<(CString, Option<CString>)>,
+    /// Its parameters.
+    pub parameters: Vec<Parameter>,
     /// Copy what the destination held into the new tmpfs (`tmpcopyup`).
     pub copy_up: bool,
 }
 
-/// What one option word does.
-enum Word {
-    /// Set and clear mount attributes (a change of access time clears the whole choice).
-    Attr { set: u64, clear: u64 },
-    /// The same for the whole tree.
-    Recursive { set: u64, clear: u64 },
-    /// A superblock flag in fsconfig's spelling.
-    Superblock(&'static CStr),
-    /// Propagation type, whole tree.
-    Propagation(u64, bool),
-    /// bind: whole tree.
-    Bind(bool),
-    /// Copy the destination's content into a tmpfs.
-    CopyUp,
-    /// Accepted, with nothing to do on current kernels.
-    Nothing,
-    /// Change an existing mount.
-    Remount,
-}
-
-/// Every option word of the spec (config.md "Linux mount options"); any other word is a parameter of the filesystem.
-/// `features` prints the keys.
-const WORDS: &[(&str, Word)] = {
-    use Word::*;
-    const fn set(set: u64) -> Word {
-        Attr { set, clear: 0 }
-    }
-    const fn clear(clear: u64) -> Word {
-        Attr { set: 0, clear }
-    }
-    const fn atime(set: u64) -> Word {
-        Attr { set, clear: attr::ATIME }
-    }
-    &[
-        ("async", Nothing),
-        ("atime", clear(attr::ATIME)),
-        ("bind", Bind(false)),
-        ("defaults", Nothing),
-        ("dev", clear(attr::NODEV)),
-        ("diratime", clear(attr::NODIRATIME)),
-        ("dirsync", Superblock(c"dirsync")),
-        ("exec", clear(attr::NOEXEC)),
-        ("iversion", Nothing),
-        ("lazytime", Superblock(c"lazytime")),
-        ("loud", Nothing),
-        ("mand", Nothing),
-        ("noatime", atime(attr::NOATIME)),
-        ("nodev", set(attr::NODEV)),
-        ("nodiratime", set(attr::NODIRATIME)),
-        ("noexec", set(attr::NOEXEC)),
-        ("noiversion", Nothing),
-        ("nolazytime", Nothing),
-        ("nomand", Nothing),
-        ("norelatime", clear(attr::ATIME)),
-        ("nostrictatime", clear(attr::ATIME)),
-        ("nosuid", set(attr::NOSUID)),
-        ("nosymfollow", set(attr::NOSYMFOLLOW)),
-        ("private", Propagation(libc::MS_PRIVATE, false)),
-        ("ratime", Recursive { set: 0, clear: attr::ATIME }),
-        ("rbind", Bind(true)),
-        ("rdev", Recursive { set: 0, clear: attr::NODEV }),
-        ("rdiratime", Recursive { set: 0, clear: attr::NODIRATIME }),
-        ("relatime", atime(0)),
-        ("remount", Remount),
-        ("rexec", Recursive { set: 0, clear: attr::NOEXEC }),
-        ("rnoatime", Recursive { set: attr::NOATIME, clear: attr::ATIME }),
-        ("rnodev", Recursive { set: attr::NODEV, clear: 0 }),
-        ("rnodiratime", Recursive { set: attr::NODIRATIME, clear: 0 }),
-        ("rnoexec", Recursive { set: attr::NOEXEC, clear: 0 }),
-        ("rnorelatime", Recursive { set: 0, clear: attr::ATIME }),
-        ("rnostrictatime", Recursive { set: 0, clear: attr::ATIME }),
-        ("rnosuid", Recursive { set: attr::NOSUID, clear: 0 }),
-        ("rnosymfollow", Recursive { set: attr::NOSYMFOLLOW, clear: 0 }),
-        ("ro", set(attr::RDONLY)),
-        ("rprivate", Propagation(libc::MS_PRIVATE, true)),
-        ("rrelatime", Recursive { set: 0, clear: attr::ATIME }),
-        ("rro", Recursive { set: attr::RDONLY, clear: 0 }),
-        ("rrw", Recursive { set: 0, clear: attr::RDONLY }),
-        ("rshared", Propagation(libc::MS_SHARED, true)),
-        ("rslave", Propagation(libc::MS_SLAVE, true)),
-        ("rstrictatime", Recursive { set: attr::STRICTATIME, clear: attr::ATIME }),
-        ("rsuid", Recursive { set: 0, clear: attr::NOSUID }),
-        ("rsymfollow", Recursive { set: 0, clear: attr::NOSYMFOLLOW }),
-        ("runbindable", Propagation(libc::MS_UNBINDABLE, true)),
-        ("rw", clear(attr::RDONLY)),
-        ("shared", Propagation(libc::MS_SHARED, false)),
-        ("silent", Nothing),
-        ("slave", Propagation(libc::MS_SLAVE, false)),
-        ("strictatime", atime(attr::STRICTATIME)),
-        ("suid", clear(attr::NOSUID)),
-        ("symfollow", clear(attr::NOSYMFOLLOW)),
-        ("sync", Superblock(c"sync")),
-        ("tmpcopyup", CopyUp),
-        ("unbindable", Propagation(libc::MS_UNBINDABLE, false)),
-    ]
-};
-
-/// The option words that are acted on, sorted, for `features`.
-pub fn option_names() -> impl Iterator<Item = &'static str> {
-    WORDS.iter().map(|(name, _)| *name)
-}
-
 /// The attributes that a bind mount's flags replace as a whole, as a remount does.
 const BIND_ATTRS: u64 = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC | attr::NOSYMFOLLOW;
-
-/// `MS_*` flags of a propagation word.
-pub fn propagation(name: &str) -> Option<u64> {
-    match WORDS.binary_search_by_key(&name, |(key, _)| key).ok().map(|at| &WORDS[at].1) {
-        Some(&Word::Propagation(kind, recursive)) => Some(kind | if recursive { libc::MS_REC } else { 0 }),
-        _ => None,
-    }
-}
 
 /// A mount is a bind mount by its options, whatever its type says.
 pub fn is_bind(mount: &oci_spec::runtime::Mount) -> bool {
@@ -191,12 +105,13 @@ const PROC_FILES: [&str; 10] = [
 pub fn compile(
     list: &[oci_spec::runtime::Mount],
     bundle: &Path,
+    rootfs: &Path,
     namespaces: &Namespaces,
 ) -> Result<Vec<Mount>> {
     list.iter()
         .enumerate()
         .map(|(index, mount)| {
-            compile_one(mount, index, bundle, namespaces).with_context(|| format!("/mounts/{index}"))
+            compile_one(mount, index, bundle, rootfs, namespaces).with_context(|| format!("/mounts/{index}"))
         })
         .collect()
 }
@@ -232,7 +147,7 @@ pub fn order(mounts: &[Mount], new_network: bool) -> Vec<usize> {
         let free = waiting.iter().all(|&other| !related(mount, &mounts[other]));
         match &mount.kind {
             _ if free && plain(mount) => now.push(at),
-            Kind::Cgroup | Kind::Filesystem(_) if !free => waiting.push(at),
+            Kind::Cgroup { .. } | Kind::Filesystem(_) if !free => waiting.push(at),
             _ => break,
         }
         end = at + 1;
@@ -251,7 +166,7 @@ pub fn leaves_dev_alone_from_sysfs(mounts: &[Mount], order: &[usize]) -> bool {
     order[sysfs..].iter().all(|&at| {
         let destination = Path::new(OsStr::from_bytes(mounts[at].destination.to_bytes()));
         !destination.starts_with("/dev")
-            && matches!(&mounts[at].kind, Kind::Cgroup | Kind::Filesystem(_) | Kind::Bind { .. })
+            && matches!(&mounts[at].kind, Kind::Cgroup { .. } | Kind::Filesystem(_) | Kind::Bind(_))
     })
 }
 
@@ -259,59 +174,50 @@ fn compile_one(
     mount: &oci_spec::runtime::Mount,
     index: usize,
     bundle: &Path,
+    rootfs: &Path,
     namespaces: &Namespaces,
 ) -> Result<Mount> {
-    let destination = clean(mount.destination());
+    let mut destination = clean(mount.destination());
+    // Some callers name the place on the host (runc takes it, too).
+    if let Ok(inside) = destination.strip_prefix(rootfs)
+        && rootfs != Path::new("/")
+    {
+        destination = Path::new("/").join(inside);
+    }
     if destination == Path::new("/") {
         bail!("destination: {:?} is the root of the container", mount.destination());
     }
-    if !mount.uid_mappings().as_deref().unwrap_or_default().is_empty()
-        || !mount.gid_mappings().as_deref().unwrap_or_default().is_empty()
-    {
-        bail!("uidMappings: idmapped mounts are not supported yet");
-    }
+    let mut options = mount_options::read(mount.options().iter().flatten().map(String::as_str))?;
     let mut result = Mount {
         destination: c_path(&destination, "destination")?,
         index,
-        kind: Kind::Cgroup,
-        attr: MountAttr::default(),
-        recursive: None,
-        propagation: Vec::new(),
+        kind: Kind::Remount(None),
+        attr: options.attr,
+        recursive: options.recursive,
+        propagation: std::mem::take(&mut options.propagation),
         readonly_last: false,
     };
-    let mut parameters = Vec::new();
-    let mut bind = None;
-    let mut copy_up = false;
-    let mut remount = false;
-    for option in mount.options().iter().flatten() {
-        let word = WORDS.binary_search_by_key(&option.as_str(), |(key, _)| key).ok().map(|at| &WORDS[at].1);
-        match word {
-            Some(&Word::Attr { set, clear }) => apply(&mut result.attr, set, clear),
-            Some(&Word::Recursive { set, clear }) => {
-                apply(result.recursive.get_or_insert_default(), set, clear);
-            }
-            Some(&Word::Superblock(flag)) => parameters.push((flag.to_owned(), None)),
-            Some(&Word::Propagation(kind, recursive)) => result.propagation.push((kind, recursive)),
-            Some(&Word::Bind(recursive)) => bind = Some(recursive),
-            Some(Word::CopyUp) => copy_up = true,
-            Some(Word::Nothing) => {}
-            Some(Word::Remount) => remount = true,
-            None if option == "idmap" || option == "ridmap" => {
-                bail!("options: {option} is not supported yet")
-            }
-            None if option.is_empty() => {}
-            None => parameters.push(parameter(option)?),
-        }
-    }
-    if remount {
-        result.attr.clear |= BIND_ATTRS & !result.attr.set;
-        result.kind = Kind::Remount;
-        return Ok(result);
-    }
     let fstype = mount.typ().as_deref().unwrap_or_default();
     let source = mount.source().clone().unwrap_or_default();
     let below_proc = destination.strip_prefix("/proc").ok();
-    if let Some(recursive) = bind {
+    let idmap = idmap(mount, options.idmap, namespaces)?;
+    if idmap.is_some() && (options.bind.is_none() || options.remount) {
+        bail!("uidMappings: id-mapped mounts are only supported for bind-mounts");
+    }
+    if options.remount {
+        result.attr.clear |= BIND_ATTRS & !result.attr.set;
+        // With `bind` the mount alone changes, without it the filesystem behind it, too.
+        result.kind = Kind::Remount(match options.bind {
+            Some(_) => None,
+            None => {
+                let readonly = result.attr.set & attr::RDONLY != 0;
+                options.parameters.push((if readonly { c"ro".into() } else { c"rw".into() }, None));
+                Some(options.parameters)
+            }
+        });
+        return Ok(result);
+    }
+    if let Some(recursive) = options.bind {
         // Parameters of a filesystem mean nothing to a bind mount: the kernel ignores them, and so do we (spec, crun;
         // runc refuses them since 1.2).
         if let Some(rest) = below_proc
@@ -323,52 +229,68 @@ fn compile_one(
         if source.as_os_str().is_empty() {
             bail!("source: a bind mount needs one");
         }
+        let cleared = result.attr.clear;
         // A remount replaces all flags; so does a bind mount here as soon as an option names one.
-        if result.attr.set != 0 || result.attr.clear != 0 {
+        if options.names_flags {
             result.attr.clear |= BIND_ATTRS & !result.attr.set;
         }
-        result.kind = Kind::Bind { source: c_path(&bundle.join(source), "source")?, recursive };
+        let source = c_path(&bundle.join(source), "source")?;
+        result.kind = Kind::Bind(Bind { source, recursive, cleared, idmap });
         return Ok(result);
     }
     if below_proc.is_some_and(|rest| rest != Path::new("") || fstype != "proc") {
         bail!("destination: {} cannot be mounted because it is inside /proc", destination.display());
     }
     if fstype == "cgroup" || fstype == "cgroup2" {
+        result.kind = Kind::Cgroup { named_version_2: fstype == "cgroup2", parameters: options.parameters };
         return Ok(result);
     }
     if fstype.is_empty() {
         bail!("type: a mount that is not a bind mount needs one");
     }
-    if copy_up && fstype != "tmpfs" {
+    if options.copy_up && fstype != "tmpfs" {
         bail!("options: tmpcopyup is for tmpfs, not {fstype}");
     }
-    if fstype == "sysfs" && !namespaces.private(libc::CLONE_NEWNET) {
-        // Allowed for a runtime with privilege in the first user namespace; the kernel refuses it elsewhere.
-    }
     let fstype = c_string(fstype, "type")?;
-    // Later steps put mount points and device nodes in a tmpfs, so it turns read-only at the end.
-    result.readonly_last = fstype.as_c_str() == c"tmpfs" && result.attr.set & attr::RDONLY != 0;
+    // Later steps put mount points and device nodes in a tmpfs and in /dev, so those turn read-only at the end.
+    result.readonly_last = result.attr.set & attr::RDONLY != 0
+        && (fstype.as_c_str() == c"tmpfs" || result.destination.as_c_str() == c"/dev");
     if result.attr.set & attr::RDONLY != 0 && !result.readonly_last {
-        parameters.push((c"ro".into(), None));
+        options.parameters.push((c"ro".into(), None));
     }
     if result.readonly_last {
         result.attr.set &= !attr::RDONLY;
     }
     let source = if source.as_os_str().is_empty() { fstype.clone() } else { c_path(&source, "source")? };
-    result.kind = Kind::Filesystem(Filesystem { fstype, source, parameters, copy_up });
+    let parameters = options.parameters;
+    result.kind = Kind::Filesystem(Filesystem { fstype, source, parameters, copy_up: options.copy_up });
     Ok(result)
 }
 
-fn apply(attr: &mut MountAttr, set: u64, clear: u64) {
-    attr.set = attr.set & !clear | set;
-    attr.clear = attr.clear & !set | clear;
-}
-
-fn parameter(option: &str) -> Result<(CString, Option<CString>)> {
-    Ok(match option.split_once('=') {
-        Some((key, value)) => (c_string(key, "options")?, Some(c_string(value, "options")?)),
-        None => (c_string(option, "options")?, None),
-    })
+/// `uidMappings` and `gidMappings`, or the option that asks for those of the container's user namespace.
+fn idmap(
+    mount: &oci_spec::runtime::Mount,
+    option: Option<bool>,
+    namespaces: &Namespaces,
+) -> Result<Option<Box<Idmap>>> {
+    let maps = Maps::compile(mount.uid_mappings().as_ref(), mount.gid_mappings().as_ref(), "")?;
+    if maps.is_empty() {
+        return match option {
+            None => Ok(None),
+            Some(recursive) if namespaces.private(libc::CLONE_NEWUSER) => {
+                Ok(Some(Box::new(Idmap { maps: None, recursive })))
+            }
+            Some(_) => bail!(
+                "options: id-mapped mounts must have both uid and gid mappings specified, or the container a user \
+                 namespace"
+            ),
+        };
+    }
+    if maps.uids.is_empty() || maps.gids.is_empty() {
+        let field = if maps.uids.is_empty() { "uidMappings" } else { "gidMappings" };
+        bail!("{field}: id-mapped mounts must have both uid and gid mappings specified");
+    }
+    Ok(Some(Box::new(Idmap { maps: Some(maps), recursive: option == Some(true) })))
 }
 
 /// Makes a destination absolute and resolves `.` and `..` by text, before any link is looked at (runc does the same).
@@ -389,17 +311,13 @@ pub fn clean(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ffi::CStr;
 
     fn one(json: &str) -> Result<Mount, String> {
         let mount: oci_spec::runtime::Mount = serde_json::from_str(json).unwrap();
-        compile(&[mount], Path::new("/bundle"), &Namespaces::default())
+        compile(&[mount], Path::new("/bundle"), Path::new("/bundle/rootfs"), &Namespaces::default())
             .map(|mut list| list.remove(0))
             .map_err(|e| format!("{e:#}"))
-    }
-
-    #[test]
-    fn words_are_sorted() {
-        assert!(WORDS.is_sorted_by_key(|(name, _)| *name));
     }
 
     #[test]
@@ -431,8 +349,8 @@ mod tests {
         assert_eq!(m.attr.set, attr::RDONLY);
         assert_eq!(m.attr.clear, BIND_ATTRS & !attr::RDONLY);
         assert_eq!(m.propagation, [(libc::MS_PRIVATE, true)]);
-        let Kind::Bind { source, recursive } = m.kind else { panic!() };
-        assert!(recursive && source.as_c_str() == c"/bundle/binds/x");
+        let Kind::Bind(bind) = m.kind else { panic!() };
+        assert!(bind.recursive && bind.source.as_c_str() == c"/bundle/binds/x");
         let plain = one(r#"{"destination":"/x","source":"/y","options":["bind"]}"#).unwrap();
         assert_eq!((plain.attr.set, plain.attr.clear), (0, 0));
         let last_wins = one(r#"{"destination":"/x","source":"/y","options":["bind","ro","rw"]}"#).unwrap();
@@ -440,10 +358,48 @@ mod tests {
     }
 
     #[test]
-    fn recursive_access_time_clears_the_whole_choice() {
-        let m = one(r#"{"destination":"/x","source":"/y","options":["rbind","rnoatime","rro"]}"#).unwrap();
-        let r = m.recursive.unwrap();
-        assert_eq!((r.set, r.clear), (attr::NOATIME | attr::RDONLY, attr::ATIME));
+    fn idmapped_mounts() {
+        let map = r#"[{"containerID":0,"hostID":100000,"size":65536}]"#;
+        let json = |fields: &str, options: &str| {
+            format!(r#"{{"destination":"/x","source":"/y","options":["{options}"]{fields}}}"#)
+        };
+        let both = format!(r#","uidMappings":{map},"gidMappings":{map}"#);
+        for (option, recursive) in [("bind", false), ("rbind\",\"idmap", false), ("rbind\",\"ridmap", true)] {
+            let Kind::Bind(bind) = one(&json(&both, option)).unwrap().kind else { panic!() };
+            let idmap = bind.idmap.unwrap();
+            assert_eq!((idmap.recursive, idmap.maps.unwrap().uids.len()), (recursive, 1));
+        }
+        for (json, text) in [
+            (json(&format!(r#","uidMappings":{map}"#), "bind"), "/mounts/0: gidMappings: "),
+            (json("", "bind\",\"idmap"), "/mounts/0: options: "),
+            (json(&both, "x").replace("/y\"", "/y\",\"type\":\"tmpfs\""), "only supported for bind"),
+            (json(&both, "bind").replace("65536", "0"), "/mounts/0: /uidMappings/0/size: "),
+        ] {
+            let error = one(&json).err().unwrap();
+            assert!(error.contains(text), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_destination_may_name_the_place_on_the_host() {
+        let list =
+            r#"[{"destination":"/b/rootfs/mnt","type":"tmpfs"},{"destination":"/b/rootfs2","type":"tmpfs"}]"#;
+        let list: Vec<oci_spec::runtime::Mount> = serde_json::from_str(list).unwrap();
+        let list = compile(&list, Path::new("/b"), Path::new("/b/rootfs"), &Namespaces::default()).unwrap();
+        assert_eq!(
+            [c"/mnt", c"/b/rootfs2"].map(CStr::to_bytes),
+            [0, 1].map(|at: usize| list[at].destination.to_bytes())
+        );
+    }
+
+    #[test]
+    fn a_remount_changes_the_filesystem_unless_it_is_a_bind() {
+        let m = one(r#"{"destination":"/x","type":"tmpfs","options":["remount","ro","size=1m"]}"#).unwrap();
+        let Kind::Remount(Some(parameters)) = m.kind else { panic!() };
+        assert_eq!(parameters, [(c"size".into(), Some(c"1m".into())), (c"ro".into(), None)]);
+        let m = one(r#"{"destination":"/x","options":["remount","bind","ro"]}"#).unwrap();
+        assert!(matches!(m.kind, Kind::Remount(None)));
+        assert_eq!((m.attr.set, m.attr.clear), (attr::RDONLY, BIND_ATTRS & !attr::RDONLY));
     }
 
     #[test]
@@ -460,7 +416,7 @@ mod tests {
                 .collect();
             let mounts: Vec<oci_spec::runtime::Mount> =
                 serde_json::from_str(&format!("[{}]", json.join(","))).unwrap();
-            compile(&mounts, Path::new("/"), &Namespaces::default()).unwrap()
+            compile(&mounts, Path::new("/"), Path::new("/rootfs"), &Namespaces::default()).unwrap()
         };
         let docker = list(&[
             ("/proc", "proc"),

@@ -1,5 +1,6 @@
 //! `linux.namespaces` → which namespaces are made, joined or shared.
 
+use crate::sys::process::CLONE_NEWTIME;
 use anyhow::{Result, bail};
 use oci_spec::runtime::{Linux, LinuxNamespaceType};
 use std::path::PathBuf;
@@ -34,6 +35,33 @@ impl Namespaces {
         self.makes(flag) || self.join.iter().any(|join| join.flag == flag)
     }
 
+    /// The entry that joins the namespace of `flag`.
+    pub fn joined(&self, flag: i32) -> Option<&Join> {
+        self.join.iter().find(|join| join.flag == flag)
+    }
+
+    /// The runtime makes the network namespace while the init stage mounts. Not with a user namespace, which must own it:
+    /// there it is made together with the others.
+    pub fn network_by_runtime(&self) -> bool {
+        self.makes(libc::CLONE_NEWNET) && !self.private(libc::CLONE_NEWUSER)
+    }
+
+    /// A process between the runtime and the init process joins namespaces: those that are joined with the runtime's
+    /// privileges come before a user namespace, and those that are made come after it.
+    pub fn needs_middle(&self) -> bool {
+        self.joined(libc::CLONE_NEWUSER).is_some() || self.makes(libc::CLONE_NEWUSER) && !self.join.is_empty()
+    }
+
+    /// What the init process is cloned with. It makes itself its cgroup namespace once it is in its cgroup, its time
+    /// namespace whose offsets are fixed as soon as somebody is in it, and in a user namespace that of IPC as its root.
+    pub fn clone_flags(&self) -> i32 {
+        let later = libc::CLONE_NEWCGROUP | CLONE_NEWTIME;
+        // What the kernel makes with an IPC namespace belongs to whom makes it.
+        let ipc = if self.makes(libc::CLONE_NEWUSER) { libc::CLONE_NEWIPC } else { 0 };
+        let network = if self.network_by_runtime() { libc::CLONE_NEWNET } else { 0 };
+        self.new & !later & !ipc & !network
+    }
+
     /// Every configured namespace.
     pub fn all(&self) -> i32 {
         self.join.iter().fold(self.new, |all, join| all | join.flag)
@@ -50,7 +78,7 @@ pub fn flag(kind: LinuxNamespaceType) -> i32 {
         LinuxNamespaceType::User => libc::CLONE_NEWUSER,
         LinuxNamespaceType::Pid => libc::CLONE_NEWPID,
         LinuxNamespaceType::Network => libc::CLONE_NEWNET,
-        LinuxNamespaceType::Time => crate::sys::process::CLONE_NEWTIME,
+        LinuxNamespaceType::Time => CLONE_NEWTIME,
     }
 }
 
@@ -84,18 +112,41 @@ pub fn compile(linux: &Linux) -> Result<Namespaces> {
             Some(path) => bail!("/linux/namespaces/{index}/path: {} is not an absolute path", path.display()),
         }
     }
-    if namespaces.private(libc::CLONE_NEWUSER) {
-        bail!("/linux/namespaces: user namespaces are not supported yet");
-    }
-    if namespaces.private(crate::sys::process::CLONE_NEWTIME) {
-        bail!("/linux/namespaces: time namespaces are not supported yet");
-    }
     if !namespaces.private(libc::CLONE_NEWNS) {
         bail!("/linux/namespaces: a container without a mount namespace is not supported");
     }
     // The mount namespace last of the joined ones: the paths of the others are looked up in the runtime's own.
     namespaces.join.sort_by_key(|join| (join.flag == libc::CLONE_NEWNS, join.index));
     Ok(namespaces)
+}
+
+/// `linux.timeOffsets` as `/proc/self/timens_offsets` takes them; empty without any.
+pub fn time_offsets(linux: &Linux, namespaces: &Namespaces) -> Result<String> {
+    let Some(offsets) = linux.time_offsets().as_ref() else { return Ok(String::new()) };
+    if !offsets.is_empty() && !namespaces.private(CLONE_NEWTIME) {
+        bail!(
+            "/linux/timeOffsets: time namespace offsets specified, but time namespace isn't enabled in the config"
+        );
+    }
+    if !offsets.is_empty() && !namespaces.makes(CLONE_NEWTIME) {
+        bail!(
+            "/linux/timeOffsets: time namespace enabled, but both namespace path and time offsets specified -- \
+             you may only provide one"
+        );
+    }
+    let mut lines = Vec::new();
+    for (clock, offset) in offsets {
+        if clock != "monotonic" && clock != "boottime" {
+            bail!("/linux/timeOffsets/{clock}: is not a clock that has an offset (monotonic, boottime)");
+        }
+        let nanoseconds = offset.nanosecs().unwrap_or(0);
+        if nanoseconds >= 1_000_000_000 {
+            bail!("/linux/timeOffsets/{clock}/nanosecs: {nanoseconds} is a second or more");
+        }
+        lines.push(format!("{clock} {} {nanoseconds}\n", offset.secs().unwrap_or(0)));
+    }
+    lines.sort_unstable();
+    Ok(lines.concat())
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! that link opens must never be writable, even for the host's root: else `#!/proc/self/exe` in an image is enough to
 //! overwrite the runtime. Three ways, the cheapest that works is taken (figures: README, "Decisions"):
 //!
-//! 1. Nothing, where the binary lies on a read-only mount already.
+//! 1. Nothing, where the binary lies on a read-only mount already, or is root's and the caller is not.
 //! 2. [`reseat`]: map the same file again through a detached read-only mount, in place, and make that the process's
 //!    executable (`PR_SET_MM_MAP`, Linux 3.18). No exec, no copy.
 //! 3. Execute the read-only mount, or a sealed copy in memory where mounting is not allowed.
@@ -13,12 +13,12 @@
 //! then on it is in no mount namespace, so no capability can make it writable again.
 
 use super::process::StringArray;
-use super::{Errno, Result, check, fs, mount};
+use super::{Errno, Result, check, fs, layout, mount};
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 /// Largest writable part of the binary that [`reseat`] copies, bytes.
-const DATA_MAX: usize = 64 << 10;
+const DATA_MAX: usize = 16 << 10;
 const PAGE: usize = 4096;
 
 /// A read-only mount of the executable, in no mount namespace, and the file opened through it. Dropping every copy
@@ -38,22 +38,32 @@ pub fn prepare() -> Result<Option<Seal>> {
     }
     match readonly_mount(&exe) {
         Ok((tree, file)) => Ok(Some(Seal { tree, file })),
-        Err(_) if is_sealed_copy() => Ok(None),
+        Err(_) if is_sealed_copy() || is_out_of_reach(&exe) => Ok(None),
         Err(errno) => Err(errno),
     }
+}
+
+/// For a caller who is not root: does the file belong to root, and may nobody else write to it? Then the containers of this
+/// caller, whose ids are its own and those that were granted to it, are no danger to the file.
+fn is_out_of_reach(exe: &OwnedFd) -> bool {
+    !super::process::is_root()
+        && nix::sys::stat::fstat(exe).is_ok_and(|stat| stat.st_uid == 0 && stat.st_mode & 0o022 == 0)
 }
 
 impl Seal {
     /// Makes this process's executable unwritable, in place. For a process of one thread that no container can see yet.
     /// Fails on a kernel without CONFIG_CHECKPOINT_RESTORE, or without the capability for it; then [`restart`] is the way.
     pub fn apply(&self) -> Result<()> {
-        reseat(&self.file, 0)
+        reseat(&self.file)?;
+        layout::populate_start();
+        Ok(())
     }
 
     /// The same in a forked child, which then closes its copies of the descriptors: the last copy to be closed pays for
     /// dissolving the mount, and the runtime has the time.
     pub fn apply_in_child(&self) -> Result<()> {
-        reseat(&self.file, libc::MAP_POPULATE)?;
+        reseat(&self.file)?;
+        layout::populate_init();
         // SAFETY: a child of fork(2) that ends in execve or _exit never drops the value, so nothing closes them twice.
         unsafe {
             libc::close(self.file.as_raw_fd());
@@ -115,8 +125,10 @@ struct MmMap {
 }
 
 /// Replaces every mapping of the binary by the same bytes of `file`, then makes `file` the executable: the kernel
-/// refuses that (`EBUSY`) as long as the old one is mapped anywhere.
-fn reseat(file: &OwnedFd, populate: i32) -> Result<()> {
+/// refuses that (`EBUSY`) as long as the old one is mapped anywhere. Never inlined: every caller would pay for the
+/// pages of its large frame.
+#[inline(never)]
+fn reseat(file: &OwnedFd) -> Result<()> {
     let headers = program_headers()?;
     let mut map = memory_layout();
     for header in headers.iter().filter(|header| header.p_type == libc::PT_LOAD) {
@@ -130,19 +142,19 @@ fn reseat(file: &OwnedFd, populate: i32) -> Result<()> {
             (map.start_code, map.end_code) = (start as u64, end as u64);
         }
         if header.p_flags & libc::PF_W == 0 {
-            remap(start, length, protection, file.as_raw_fd(), offset, populate)?;
+            remap(start, length, protection, file.as_raw_fd(), offset)?;
         } else {
             (map.start_data, map.end_data) = (start as u64, end as u64);
-            let mut copy = [0u8; DATA_MAX];
+            let mut copy = std::mem::MaybeUninit::<[u8; DATA_MAX]>::uninit();
             if length > DATA_MAX {
                 return Err(Errno::E2BIG);
             }
             // SAFETY: `start..start + length` is the mapped writable segment of this very program (its last page is
             // mapped whole), and `copy` is long enough; the two do not overlap. Nothing else runs in this process.
-            unsafe { std::ptr::copy_nonoverlapping(start as *const u8, copy.as_mut_ptr(), length) };
-            remap(start, length, protection | libc::PROT_WRITE, file.as_raw_fd(), offset, 0)?;
+            unsafe { std::ptr::copy_nonoverlapping(start as *const u8, copy.as_mut_ptr().cast(), length) };
+            remap(start, length, protection | libc::PROT_WRITE, file.as_raw_fd(), offset)?;
             // SAFETY: the same range, just mapped writable; between the two calls nothing reads the globals in it.
-            unsafe { std::ptr::copy_nonoverlapping(copy.as_ptr(), start as *mut u8, length) };
+            unsafe { std::ptr::copy_nonoverlapping(copy.as_ptr().cast(), start as *mut u8, length) };
         }
     }
     map.exe_fd = file.as_raw_fd() as u32;
@@ -154,17 +166,9 @@ fn reseat(file: &OwnedFd, populate: i32) -> Result<()> {
         .map(drop)
 }
 
-/// mmap(2) over a range of this program with the same content. With `MAP_POPULATE` at once: the pages are in the page
-/// cache, and in a forked child a fault for each would cost more than twice as much (1140 -> 960 us to execve).
-fn remap(
-    start: usize,
-    length: usize,
-    protection: i32,
-    file: RawFd,
-    offset: usize,
-    populate: i32,
-) -> Result<()> {
-    let flags = libc::MAP_PRIVATE | libc::MAP_FIXED | populate;
+/// mmap(2) over a range of this program with the same content.
+fn remap(start: usize, length: usize, protection: i32, file: RawFd, offset: usize) -> Result<()> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_FIXED;
     // SAFETY: the range is a segment of this program, and it is replaced by the same bytes of the same file with the
     // same protection, so code goes on as before; written data is put back by the caller. By the raw call, because
     // the C library's wrapper may look at globals.

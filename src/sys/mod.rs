@@ -10,6 +10,7 @@ pub mod bpf;
 pub mod exe;
 pub mod fs;
 pub mod key;
+pub mod layout;
 mod lookup;
 pub mod mount;
 pub mod process;

@@ -30,6 +30,9 @@ const FSMOUNT_CLOEXEC: libc::c_uint = 1;
 const FSCONFIG_SET_FLAG: libc::c_uint = 0;
 const FSCONFIG_SET_STRING: libc::c_uint = 1;
 const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
+const FSCONFIG_CMD_RECONFIGURE: libc::c_uint = 7;
+const FSPICK_CLOEXEC: libc::c_uint = 1;
+const FSPICK_EMPTY_PATH: libc::c_uint = 8;
 
 fn owned(fd: libc::c_long) -> OwnedFd {
     // SAFETY: called only with a descriptor that the kernel has just returned to this process alone.
@@ -38,7 +41,7 @@ fn owned(fd: libc::c_long) -> OwnedFd {
 
 /// `struct mount_attr`.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MountAttr {
     /// Attributes to set.
     pub set: u64,
@@ -83,6 +86,13 @@ pub fn set_attr(fd: BorrowedFd, attr: &MountAttr, recursive: bool) -> Result<()>
     .map(drop)
 }
 
+/// Lets the owners of files appear as the maps of the user namespace `namespace` say (Linux 5.12). The mount must be a
+/// detached one that was never attached.
+pub fn set_idmap(fd: BorrowedFd, namespace: BorrowedFd, recursive: bool) -> Result<()> {
+    let userns_fd = namespace.as_raw_fd() as u64;
+    set_attr(fd, &MountAttr { set: attr::IDMAP, userns_fd, ..MountAttr::default() }, recursive)
+}
+
 /// Attaches the detached mount `mount` on the file or directory behind `target`.
 pub fn attach(mount: BorrowedFd, target: BorrowedFd) -> Result<()> {
     // SAFETY: both paths are static strings.
@@ -103,6 +113,25 @@ pub fn attach(mount: BorrowedFd, target: BorrowedFd) -> Result<()> {
 pub fn fs_open(fstype: &CStr) -> Result<OwnedFd> {
     // SAFETY: `fstype` is NUL-terminated and outlives the call.
     check(unsafe { libc::syscall(libc::SYS_fsopen, fstype.as_ptr(), FSOPEN_CLOEXEC) }).map(owned)
+}
+
+/// Opens a context for changing the filesystem that is mounted with its root at `mount`.
+pub fn fs_pick(mount: BorrowedFd) -> Result<OwnedFd> {
+    // SAFETY: the path is a static string.
+    check(unsafe {
+        libc::syscall(libc::SYS_fspick, mount.as_raw_fd(), c"".as_ptr(), FSPICK_CLOEXEC | FSPICK_EMPTY_PATH)
+    })
+    .map(owned)
+}
+
+/// Applies what was set in a context of [`fs_pick`] to its filesystem.
+pub fn fs_reconfigure(context: BorrowedFd) -> Result<()> {
+    let null = std::ptr::null::<libc::c_char>();
+    // SAFETY: this command takes no key and no value.
+    check(unsafe {
+        libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), FSCONFIG_CMD_RECONFIGURE, null, null, 0)
+    })
+    .map(drop)
 }
 
 /// Sets one parameter of a context: a flag when `value` is absent, a string otherwise.

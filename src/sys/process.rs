@@ -27,7 +27,8 @@ pub fn clone3(flags: u64, cgroup: Option<BorrowedFd>) -> Result<Cloned> {
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = flags | libc::CLONE_PIDFD as u64;
     args.pidfd = &raw mut pidfd as u64;
-    args.exit_signal = libc::SIGCHLD as u64;
+    // A sibling gets the caller's own, and the kernel refuses any other.
+    args.exit_signal = if flags & libc::CLONE_PARENT as u64 != 0 { 0 } else { libc::SIGCHLD as u64 };
     if let Some(cgroup) = cgroup {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = cgroup.as_raw_fd() as u64;
@@ -169,14 +170,22 @@ pub fn setgroups(groups: &[u32]) -> Result<()> {
     check(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) }).map(drop)
 }
 
-/// setresgid(2) and setresuid(2), all three ids each, by the raw calls.
-pub fn set_ids(uid: u32, gid: u32) -> Result<()> {
+/// setresgid(2), all three ids, by the raw call.
+pub fn set_gid(gid: u32) -> Result<()> {
     // SAFETY: no memory is passed.
-    unsafe {
-        check(libc::syscall(libc::SYS_setresgid, gid, gid, gid))?;
-        check(libc::syscall(libc::SYS_setresuid, uid, uid, uid))?;
-    }
-    Ok(())
+    check(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) }).map(drop)
+}
+
+/// setresuid(2), all three ids, by the raw call.
+pub fn set_uid(uid: u32) -> Result<()> {
+    // SAFETY: no memory is passed.
+    check(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }).map(drop)
+}
+
+/// Was this program started as root of its user namespace? Asks no system call.
+pub fn is_root() -> bool {
+    // SAFETY: no preconditions.
+    unsafe { libc::getauxval(libc::AT_EUID) == 0 }
 }
 
 /// setsid(2).
@@ -288,6 +297,28 @@ pub fn wait(pid: i32) -> Result<Ended> {
             Err(errno) => return Err(errno),
         }
     }
+}
+
+/// Waits for the process behind a pidfd to end, and leaves it to be reaped.
+pub fn wait_unreaped(pidfd: BorrowedFd) -> Result<()> {
+    loop {
+        match poll_end(pidfd, -1) {
+            Ok(true) => return Ok(()),
+            Ok(false) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// Has the process behind a pidfd ended?
+pub fn has_ended(pidfd: BorrowedFd) -> bool {
+    poll_end(pidfd, 0).unwrap_or(false)
+}
+
+fn poll_end(pidfd: BorrowedFd, timeout_ms: i32) -> Result<bool> {
+    let mut poll = libc::pollfd { fd: pidfd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one live pollfd is given.
+    check(unsafe { libc::poll(&raw mut poll, 1, timeout_ms) } as libc::c_long).map(|ready| ready > 0)
 }
 
 /// Reaps any child that has ended, without waiting: its pid and how it ended.

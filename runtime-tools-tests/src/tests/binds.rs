@@ -30,6 +30,8 @@ tests!["binds":
     propagation_private_stays_in,
     propagation_slave_comes_in deviates ["crun" = "needs a root that is a slave for this"],
     rootfs_propagation,
+    rootfs_propagation_runbindable deviates ["runc" = "cannot copy mounts any more then", "crun" = "cannot copy mounts any more then"],
+    rootfs_propagation_unknown deviates ["crun" = "takes any word"],
 ];
 
 /// A directory on the host with a file.
@@ -370,6 +372,7 @@ fn rootfs_propagation(cx: &Cx) -> Result<()> {
         ("private", ""),
         ("rprivate", ""),
         ("unbindable", "unbindable"),
+        ("", ""),
     ] {
         let mut b = cx.bundle()?;
         b.set("/linux/rootfsPropagation", json!(value));
@@ -381,4 +384,20 @@ fn rootfs_propagation(cx: &Cx) -> Result<()> {
         ensure!(fits, "rootfsPropagation {value}: the root is {got:?}");
     }
     Ok(())
+}
+
+/// Masks and read-only paths are copies of mounts, which an unbindable one refuses: it turns so at the end.
+fn rootfs_propagation_runbindable(cx: &Cx) -> Result<()> {
+    let mut b = cx.bundle()?;
+    b.set("/linux/rootfsPropagation", json!("runbindable"));
+    let all = mounts_of(&mut b)?;
+    eq("root", tag(at(&all, "/")?), "unbindable".to_string())?;
+    eq("below", tag(at(&all, "/dev")?), "unbindable".to_string())?;
+    has(at(&all, "/proc/sys")?, &["ro"], &[])
+}
+
+fn rootfs_propagation_unknown(cx: &Cx) -> Result<()> {
+    let mut b = cx.bundle()?;
+    b.set("/linux/rootfsPropagation", json!("sideways")).save()?;
+    b.run()?.fails(&["rootfsPropagation", "sideways"]).map(drop)
 }

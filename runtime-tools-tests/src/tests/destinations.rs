@@ -21,6 +21,16 @@ tests!["destinations":
     destination_over_earlier_mount deviates ["crun" = "refuses it"],
     proc_behind_a_link,
     sysfs_behind_a_link,
+    link_into_proc deviates ["crun" = "follows it"],
+    link_to_the_root deviates ["crun" = "follows it"],
+    nothing_inside_proc,
+    what_lxcfs_offers,
+    proc_by_a_bind_of_something_else deviates ["crun" = "takes it"],
+    file_on_a_directory,
+    named_by_its_place_on_the_host deviates ["crun" = "takes it for a path inside"],
+    sources_made_by_earlier_mounts,
+    read_only_dev,
+    copy_up_through_a_link,
 ];
 
 fn destination_made(cx: &Cx) -> Result<()> {
@@ -162,4 +172,124 @@ fn sysfs_behind_a_link(cx: &Cx) -> Result<()> {
         cx.nothing_left(&before)?;
     }
     untouched(&outside)
+}
+
+/// A link of the image must not lead a mount onto what later steps write to (CVE-2019-19921 and its kin).
+fn link_into_proc(cx: &Cx) -> Result<()> {
+    let dir = source(cx, "source")?;
+    for (target, kind, options) in
+        [("/proc", "bind", &["bind"][..]), ("/proc/self", "tmpfs", &[]), ("../proc/sys", "bind", &["rbind"])]
+    {
+        let mut b = cx.bundle()?;
+        symlink(target, b.rootfs().join("link"))?;
+        b.mount("/link", kind, &dir, options).save()?;
+        let before = cx.snapshot()?;
+        b.run()?.fails_any(&["inside /proc", "is not of type proc"])?;
+        cx.nothing_left(&before)?;
+    }
+    Ok(())
+}
+
+fn link_to_the_root(cx: &Cx) -> Result<()> {
+    let dir = source(cx, "source")?;
+    let mut b = cx.bundle()?;
+    symlink("..", b.rootfs().join("link"))?;
+    b.mount("/link", "bind", &dir, &["bind"]).save()?;
+    let before = cx.snapshot()?;
+    b.run()?.fails_any(&["on the top of rootfs", "leads it to the root"])?;
+    cx.nothing_left(&before)
+}
+
+fn nothing_inside_proc(cx: &Cx) -> Result<()> {
+    let dir = source(cx, "source")?;
+    for (target, kind, options) in [
+        ("/proc/sys", "tmpfs", &[][..]),
+        ("/proc/self/attr/", "bind", &["bind"]),
+        ("proc/../proc/1", "bind", &["rbind"]),
+    ] {
+        let mut b = cx.bundle()?;
+        b.mount(target, kind, &dir, options).save()?;
+        let out = b.run()?;
+        ensure!(out.code != 0 || cx.kind == "crun", "a {kind} on {target} was made");
+        if cx.kind != "crun" {
+            out.fails(&["inside /proc"])?;
+        }
+    }
+    Ok(())
+}
+
+fn what_lxcfs_offers(cx: &Cx) -> Result<()> {
+    let dir = source(cx, "source")?;
+    let mut b = cx.bundle()?;
+    b.mount("/proc/uptime", "bind", dir.join("file"), &["bind", "ro"]);
+    b.expect(&[(&["cat", "/proc/uptime"], "ok \"from outside\"")])
+}
+
+/// Security labels are written through /proc: only a procfs may be there (CVE-2019-16884).
+fn proc_by_a_bind_of_something_else(cx: &Cx) -> Result<()> {
+    let dir = source(cx, "source")?;
+    let mut b = cx.bundle()?;
+    b.without_mount("/proc").mount("/proc", "bind", &dir, &["bind"]).save()?;
+    let before = cx.snapshot()?;
+    b.run()?.fails_any(&["is not of type proc", "is not the root of a procfs"])?;
+    cx.nothing_left(&before)
+}
+
+/// Docker looks for these words and then hints at the file or the directory that is missing.
+fn file_on_a_directory(cx: &Cx) -> Result<()> {
+    let dir = source(cx, "source")?;
+    for (target, from) in [("/mnt", dir.join("file")), ("/etc/plain", dir.clone())] {
+        let mut b = cx.bundle()?;
+        b.mount(target, "bind", &from, &["bind"]).save()?;
+        let before = cx.snapshot()?;
+        let out = b.run()?.code(1)?;
+        ensure!(out.said().to_lowercase().contains("not a directory"), "{}", out.stderr);
+        cx.nothing_left(&before)?;
+    }
+    Ok(())
+}
+
+fn named_by_its_place_on_the_host(cx: &Cx) -> Result<()> {
+    let mut b = cx.bundle()?;
+    let target = b.rootfs().join("mnt/made").display().to_string();
+    b.mount(&target, "tmpfs", "tmpfs", &[]);
+    at(&mounts_of(&mut b)?, "/mnt/made").map(drop)
+}
+
+/// Mounts may show what earlier ones of the list have put into the root filesystem.
+fn sources_made_by_earlier_mounts(cx: &Cx) -> Result<()> {
+    let mut b = cx.bundle()?;
+    let root = b.rootfs();
+    let volume = cx.path("volume");
+    for sub in ["a/x", "b/y"] {
+        fs::create_dir_all(volume.join(sub))?;
+        fs::write(volume.join(sub).join("file"), sub)?;
+    }
+    b.mount("/mnt", "bind", volume.join("a"), &["bind"])
+        .mount("/mnt/x", "bind", volume.join("b"), &["bind"])
+        .mount("/final", "bind", root.join("mnt"), &["rbind"]);
+    b.expect(&[(&["cat", "/final/x/y/file"], "ok \"b/y\"")])
+}
+
+/// Devices, the terminal and createContainer hooks still put files there.
+fn read_only_dev(cx: &Cx) -> Result<()> {
+    let mut b = cx.bundle()?;
+    let list = b.config["mounts"].as_array_mut().into_iter().flatten();
+    for m in list.filter(|m| m["destination"] == "/dev") {
+        m["options"] = json!(["nosuid", "mode=755", "ro"]);
+    }
+    b.expect(&[
+        (&["create", "/dev/x", "x"], "EROFS"),
+        (&["write", "/dev/null", "x"], "ok"),
+        (&["create", "/dev/shm/x", "x"], "ok"),
+    ])
+}
+
+fn copy_up_through_a_link(cx: &Cx) -> Result<()> {
+    let mut b = cx.bundle()?;
+    symlink("/var/real", b.rootfs().join("link"))?;
+    fs::create_dir_all(b.rootfs().join("var/real"))?;
+    fs::write(b.rootfs().join("var/real/file"), "copied")?;
+    b.mount("/link", "tmpfs", "tmpfs", &["tmpcopyup", "ro"]);
+    b.expect(&[(&["cat", "/var/real/file"], "ok \"copied\""), (&["create", "/link/new", "x"], "EROFS")])
 }

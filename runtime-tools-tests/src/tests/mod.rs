@@ -16,10 +16,12 @@ mod events;
 mod exec;
 mod exec_process;
 mod hooks;
+mod idmapped;
 mod kernel;
 mod kill;
 mod lifecycle;
 mod log;
+mod mount_options;
 mod mounts;
 mod namespaces;
 mod own_binary;
@@ -28,11 +30,13 @@ mod pause;
 mod process;
 mod resources;
 mod root;
+mod rootless;
 mod seccomp;
 mod state;
 mod stdio;
 mod terminal;
 mod update;
+mod user_namespaces;
 
 /// One registered test.
 #[derive(Clone)]
@@ -81,7 +85,11 @@ pub fn all() -> Vec<Test> {
         credentials::TESTS,
         kernel::TESTS,
         namespaces::TESTS,
+        user_namespaces::TESTS,
+        rootless::TESTS,
         mounts::TESTS,
+        mount_options::TESTS,
+        idmapped::TESTS,
         binds::TESTS,
         destinations::TESTS,
         root::TESTS,

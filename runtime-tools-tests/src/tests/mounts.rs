@@ -24,6 +24,9 @@ tests!["mounts":
     cgroup_mount,
     cgroup_mount_without_namespace,
     cgroup_mount_writable,
+    cgroup_mount_twice,
+    cgroup_mount_of_the_second_version,
+    cgroup_mount_options,
     mqueue_and_shm,
     symlink_options deviates ["crun" = "does not know them"],
     many_mounts,
@@ -270,4 +273,57 @@ fn many_mounts(cx: &Cx) -> Result<()> {
     }
     let all = mounts_of(&mut b)?;
     eq("mounts", all.iter().filter(|m| m.target.starts_with("/many/")).count(), 200)
+}
+
+/// Programs in containers mount their own: a second entry in the list is no error.
+fn cgroup_mount_twice(cx: &Cx) -> Result<()> {
+    for namespace in [true, false] {
+        let mut b = cx.bundle()?;
+        if !namespace {
+            b.without_namespace("cgroup");
+        }
+        b.mount("/other", "cgroup", "cgroup", &["ro", "nosuid"]);
+        let all = mounts_of(&mut b)?;
+        let kind = if cx.unified() { "cgroup2" } else { "tmpfs" };
+        eq("type", at(&all, "/other")?.kind.as_str(), kind)?;
+        has(at(&all, "/other")?, &["nosuid"], &[])?;
+    }
+    Ok(())
+}
+
+/// By its own name, which also a host with v1 may know.
+fn cgroup_mount_of_the_second_version(cx: &Cx) -> Result<()> {
+    for namespace in [true, false] {
+        let mut b = cx.bundle()?;
+        if !namespace {
+            b.without_namespace("cgroup");
+        }
+        b.mount("/second", "cgroup2", "cgroup2", &["nosuid", "nodev", "noexec"]);
+        let all = mounts_of(&mut b)?;
+        let m = at(&all, "/second")?;
+        eq("type", m.kind.as_str(), "cgroup2")?;
+        has(m, &["rw", "nosuid", "nodev", "noexec"], &[])?;
+    }
+    Ok(())
+}
+
+fn cgroup_mount_options(cx: &Cx) -> Result<()> {
+    for namespace in [true, false] {
+        let mut b = cx.bundle()?;
+        if !namespace {
+            b.without_namespace("cgroup");
+        }
+        b.without_mount("/sys/fs/cgroup").mount(
+            "/sys/fs/cgroup",
+            "cgroup",
+            "cgroup",
+            &["nosuid", "noexec", "nodev", "relatime", "ro", "rprivate"],
+        );
+        let all = mounts_of(&mut b)?;
+        let place = if cx.unified() { "/sys/fs/cgroup" } else { "/sys/fs/cgroup/pids" };
+        let m = at(&all, place)?;
+        has(m, &["ro", "nosuid", "nodev", "noexec", "relatime"], &[])?;
+        eq("propagation", m.tags.as_str(), "")?;
+    }
+    Ok(())
 }

@@ -27,9 +27,9 @@ tests!["namespaces":
     uts_joined_keeps_its_name,
     host_untouched,
     orphans_go_to_process_one,
-    user_with_mappings deviates ["naru" = "no user namespaces yet"],
-    user_root_is_mapped deviates ["naru" = "no user namespaces yet"],
-    time_offsets deviates ["naru" = "no time namespaces yet"],
+    user_with_mappings,
+    user_root_is_mapped,
+    time_offsets,
     cgroup_new_hides_the_path,
 ];
 

@@ -2,7 +2,7 @@
 
 use super::tests;
 use crate::bundle::Bundle;
-use crate::cx::{Cx, eq, same};
+use crate::cx::{Cx, eq, same, skip};
 use crate::mountinfo::{at, has, mounts_of, parse};
 use anyhow::{Context, Result, ensure};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -19,6 +19,7 @@ tests!["root":
     nothing_of_the_host_is_visible,
     working_directory_is_not_pinned,
     no_pivot,
+    no_pivot_leaves_no_whole_view deviates ["crun" = "leaves them"],
     rootfs_unchanged_after_run,
 ];
 
@@ -114,6 +115,37 @@ fn no_pivot(cx: &Cx) -> Result<()> {
     let v = cx.rt(&["run", "--no-pivot", "--bundle", &b.path(), &cx.id()])?.ok()?.json()?;
     ensure!(v["root"].to_string().contains("only-inside"), "root {}", v["root"]);
     same("cwd", &v["cwd"], json!("/"))
+}
+
+/// The kernel lets a user namespace mount a sysfs as long as a whole one is anywhere in the mount namespace, and below a
+/// root that is only covered the host's ones still are.
+fn no_pivot_leaves_no_whole_view(cx: &Cx) -> Result<()> {
+    let views = ["another view", "deep/er"].map(|name| cx.path(name));
+    let try_it = |flags: &[&str]| -> Result<String> {
+        let mut b = cx.bundle()?;
+        b.probe(&["seq", "syscall", "unshare", "0x50020000", "---", "mount", "sysfs", "/mnt", "sysfs", "0"])
+            .save()?;
+        let mut args = vec!["run", "--bundle"];
+        let (path, id) = (b.path(), cx.id());
+        args.push(&path);
+        args.extend(flags);
+        args.push(&id);
+        Ok(cx.rt(&args)?.ok()?.stdout)
+    };
+    for dir in &views {
+        fs::create_dir_all(dir)?;
+        mount(Some("sysfs"), dir, Some("sysfs"), MsFlags::empty(), None::<&str>)?;
+    }
+    let got = try_it(&[]).and_then(|pivot| Ok((pivot, try_it(&["--no-pivot"])?)));
+    for dir in &views {
+        umount2(dir, MntFlags::MNT_DETACH)?;
+    }
+    let (pivot, no_pivot) = got?;
+    if !pivot.starts_with("ok\n") {
+        return skip("no user namespaces in a container here");
+    }
+    eq("with pivot_root", pivot.as_str(), "ok\nEPERM\n")?;
+    eq("without", no_pivot.as_str(), "ok\nEPERM\n")
 }
 
 fn rootfs_unchanged_after_run(cx: &Cx) -> Result<()> {

@@ -244,21 +244,25 @@ fn keeps(node: &Node) -> bool {
 /// beside an exception, which would then take two tests: an instruction costs about as much as one more step for thirty numbers.
 fn split(spans: &[Span], end: u32) -> usize {
     let end = |n: usize| spans.get(n + 1).map_or(end, |next| next.start);
-    let weight = |n: usize| 64 * (end(n).min(TRIED) - spans[n].start.min(TRIED)) + 1;
+    // What the spans before `n` weigh: 64 for each number that the kernel tries and 1 for themselves.
+    let first = spans[0].start.min(TRIED);
+    let below = |n: usize, start: u32| 64 * (start.min(TRIED) - first) + n as u32;
     let exception = |n: usize| {
         n > 0
-            && end(n) - spans[n].start == 1
             && n + 1 < spans.len()
+            && spans[n + 1].start - spans[n].start == 1
             && spans[n - 1].verdict == spans[n + 1].verdict
     };
-    let total: u32 = (0..spans.len()).map(weight).sum();
-    let (mut best, mut least, mut below) = (1, u32::MAX, 0);
-    for n in 1..spans.len() {
-        below += weight(n - 1);
-        let cost = total.abs_diff(2 * below) + if exception(n - 1) || exception(n) { total } else { 0 };
+    let total = below(spans.len(), end(spans.len() - 1));
+    let (mut best, mut least) = (1, u32::MAX);
+    let mut before = false;
+    for (n, span) in spans.iter().enumerate().skip(1) {
+        let here = exception(n);
+        let cost = total.abs_diff(2 * below(n, span.start)) + if before || here { total } else { 0 };
         if cost < least {
             (best, least) = (n, cost);
         }
+        before = here;
     }
     best
 }

@@ -129,6 +129,12 @@ impl Rules {
         }
     }
 
+    /// The rule of the name at `id`, if it has just one.
+    pub fn only(&self, id: u16) -> Option<&Rule> {
+        let (first, last) = self.ends[usize::from(id)]?;
+        (first == last).then(|| &self.rules[first as usize])
+    }
+
     /// The rules of the name at `id` in the profile's order.
     pub fn of(&self, id: u16) -> impl Iterator<Item = (u32, &Rule)> {
         let mut next = self.ends[usize::from(id)].map(|(first, _)| first);

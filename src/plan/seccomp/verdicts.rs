@@ -97,8 +97,12 @@ impl Calls {
     /// Appends the spans from `base` on.
     fn put(&self, base: u32, default: Verdict, spans: &mut Vec<Span>) {
         let len = self.len.min((self.last - base).saturating_add(1));
-        for n in 0..len {
-            push(spans, base + n, self.dense[n as usize]);
+        let mut before = None;
+        for (n, &verdict) in self.dense[..len as usize].iter().enumerate() {
+            if before != Some(verdict) {
+                push(spans, base + n as u32, verdict);
+                before = Some(verdict);
+            }
         }
         push(spans, base + len, default);
         for &(number, verdict) in self.sparse.iter().filter(|(number, _)| *number <= self.last) {
@@ -148,6 +152,13 @@ fn calls(rules: &Rules, arch: &Arch, choices: &mut Choices) -> Calls {
             }));
         }
         let Some(number) = number else { continue };
+        // Most calls have one rule, and most of those no conditions.
+        if let Some(rule) = rules.only(id)
+            && rule.conditions.is_empty()
+        {
+            calls.set(arch, number, Verdict::Ret(rule.action));
+            continue;
+        }
         let first = choices.cases.len();
         choices.cases.extend(rules.of(id).map(|(_, rule)| Case {
             action: rule.action,

@@ -1,0 +1,72 @@
+#!/bin/sh
+# Rewrites hack/layout.ld: which functions the linker puts next to each other, because starting a container executes
+# them. Builds naru with its symbols, steps through the commands (benches/steps.c, x86-64) and writes down what they
+# touched, first what the init stage does, then what only the runtime does. Needs root, a C compiler and binutils.
+#
+#   hack/layout.sh
+#
+# To be run again when the path of a start has changed a lot; a function that is not listed costs a page fault, a
+# listed one that is gone costs nothing. The names' hashes are wild cards, so they hold for other compilers too.
+set -eu
+. "$(dirname "$0")/bench-setup.sh"
+
+if [ "${1-}" != --inside ]; then
+    [ "$(id -u)" = 0 ] || die 'needs root'
+    build_tools
+    [ "$tools/steps" -nt "$repo/benches/steps.c" ] || ${CC:-cc} -O2 -o "$tools/steps" "$repo/benches/steps.c"
+    target=$repo/target/layout
+    [ -e "$repo/hack/layout.ld" ] || echo '/* empty */' >"$repo/hack/layout.ld"
+    (cd "$repo" && cargo build --release --config profile.release.strip=false --target-dir "$target")
+    naru=$target/$(uname -m)-unknown-linux-musl/release/naru
+    nm -n "$naru" >"$tools/symbols"
+    : >"$tools/steps.out"
+    for view in v2 v1; do
+        NARU=$naru "$repo/hack/cgroup-view.sh" $view "$0" --inside $view || say "cgroup $view: left out"
+    done
+    [ -s "$tools/steps.out" ] || die 'nothing was stepped through'
+    {
+        echo '/* Written by hack/layout.sh: the functions that a container start executes, next to each other. */'
+        echo 'SECTIONS {'
+        for role in init parent; do
+            echo "  .text.naru.$role : {"
+            echo "    naru_${role}_start = .;"
+            sort -u "$tools/steps.out" | awk -v role=$role '
+                # v0 names hold a hash after each "Cs", and the crate that made the instance at the end.
+                function pattern(name) {
+                    sub(/\.llvm\.[0-9]+$/, "*", name)
+                    gsub(/Cs[0-9A-Za-z]+_/, "Cs*_", name)
+                    sub(/Cs\*_[0-9]+[a-z_]+$/, "Cs*", name)
+                    sub(/17h[0-9a-f]+E$/, "17h*E", name)
+                    return name
+                }
+                $1 == "init" { init[$2] = 1 }
+                { if ($1 == role && (role == "init" || !($2 in init))) print "    *(.text." pattern($2) ")" }' | LC_ALL=C sort -u
+            echo "    naru_${role}_end = .;"
+            echo '  }'
+        done
+        echo '} INSERT BEFORE .text;'
+    } >"$tools/layout.ld"
+    cp "$tools/layout.ld" "$repo/hack/layout.ld"
+    say "written: hack/layout.ld ($(grep -c 'text\.' "$repo/hack/layout.ld") functions); build again to use it"
+    exit 0
+fi
+
+view=$2 tag=nl$$
+naru=$(runtime_path naru)
+dir=$(mktemp -d)
+trap 'clear_up "$dir/state" "$tag"; umount -l "$dir"; rmdir "$dir"' EXIT
+mount -t tmpfs -o mode=755 layout "$dir"
+make_bundles "$dir" "$view" "$tag"
+mkdir -p "$dir/state/naru"
+parent_cgroups "$view" "$tag"
+step() { "$tools/steps" "$tools/symbols" "$tools/steps.out" "$naru" --root "$dir/state/naru" "$@" </dev/null >/dev/null || say "$view $1: exit status $?"; }
+for config in spec docker; do
+    step run -b "$dir/$config" "$config-$tag"
+    step create -b "$dir/$config-sleep" "$config-sleep-$tag"
+    step start "$config-sleep-$tag"
+    step state "$config-sleep-$tag"
+    step exec "$config-sleep-$tag" /bin/true
+    step kill "$config-sleep-$tag" KILL
+    sleep 0.1
+    step delete "$config-sleep-$tag"
+done

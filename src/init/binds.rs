@@ -1,0 +1,86 @@
+//! Bind mounts: a copy of a mount of the runtime's namespace, with the flags that the options name.
+
+use super::{Container, Outcome, mounts, path, source};
+use crate::plan::mounts::{Bind, Mount};
+use crate::sync::{At, Failure, Step};
+use crate::sys::mount::{self, MountAttr, attr};
+use crate::sys::{Errno, Result};
+use nix::sys::stat::fstat;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Copies a mount of the runtime's namespace.
+pub fn bind(child: &Container, entry: &Mount, bind: &Bind, root: BorrowedFd) -> Outcome<OwnedFd> {
+    let index = entry.index;
+    let tree = source::open(child, index, bind).at_index(Step::MountSource, index)?;
+    if let Some(idmap) = &bind.idmap {
+        let namespace = child.idmaps.iter().find(|(at, _)| *at == index);
+        let (_, namespace) = namespace.ok_or(Errno::ENOENT).at_index(Step::MountIdmap, index)?;
+        mount::set_idmap(tree.as_fd(), namespace.as_fd(), idmap.recursive)
+            .at_index(Step::MountIdmap, index)?;
+    }
+    let stat = fstat(&tree).at_index(Step::MountSource, index)?;
+    let directory = stat.st_mode & libc::S_IFMT == libc::S_IFDIR;
+    // Only a whole procfs may stand in for /proc: labels and settings are written through it (CVE-2019-16884).
+    if entry.destination.as_c_str() == c"/proc"
+        && !(path::is_procfs(tree.as_fd()).at_index(Step::MountSource, index)? && stat.st_ino == 1)
+    {
+        let text = "it cannot be mounted there because it is not the root of a procfs".into();
+        return Err(Failure { step: Step::MountSource, index, errno: Errno::EINVAL, text });
+    }
+    let target = if directory {
+        path::make_dir(root, &entry.destination).map(|(fd, _)| fd)
+    } else {
+        path::make_file(root, &entry.destination)
+    }
+    .at_index(Step::MountTarget, index)?;
+    if entry.attr != MountAttr::default() {
+        match mount::set_attr(tree.as_fd(), &entry.attr, false) {
+            Err(Errno::EPERM) => keep_locked(tree.as_fd(), &entry.attr, bind.cleared),
+            other => other,
+        }
+        .at_index(Step::MountFlags, index)?;
+    }
+    mounts::finish(entry, tree, target)
+}
+
+/// A mount that came from a user namespace with more rights has flags that stay (mount_namespaces(7)). They do so
+/// without a word unless the options ask for them to go: the user would believe in a mount that is not there.
+fn keep_locked(tree: BorrowedFd, wanted: &MountAttr, cleared: u64) -> Result<()> {
+    let now = attributes(tree)?;
+    let access_times = attr::ATIME | attr::NODIRATIME;
+    if now & cleared & !access_times != 0 {
+        return Err(Errno::EPERM);
+    }
+    if wanted.clear & attr::ATIME != 0 && wanted.set & access_times != now & access_times {
+        return Err(Errno::EPERM);
+    }
+    // The one flag that is never locked goes if it is not asked for.
+    let kept = MountAttr {
+        set: wanted.set & !access_times,
+        clear: wanted.clear & attr::NOSYMFOLLOW,
+        ..MountAttr::default()
+    };
+    mount::set_attr(tree, &kept, false)
+}
+
+/// The attributes that a mount has, from statfs(2), whose flags are those of the mount.
+fn attributes(mount: BorrowedFd) -> Result<u64> {
+    let flags = nix::sys::statvfs::fstatvfs(mount)?.flags().bits();
+    let table = [
+        (libc::ST_RDONLY, attr::RDONLY),
+        (libc::ST_NOSUID, attr::NOSUID),
+        (libc::ST_NODEV, attr::NODEV),
+        (libc::ST_NOEXEC, attr::NOEXEC),
+        (libc::ST_NOATIME, attr::NOATIME),
+        (libc::ST_NODIRATIME, attr::NODIRATIME),
+        (ST_NOSYMFOLLOW, attr::NOSYMFOLLOW),
+    ];
+    let set = table.iter().filter(|(flag, _)| flags & flag != 0).fold(0, |set, (_, attr)| set | attr);
+    // Of the three choices of access times strictatime is the one without a flag.
+    let strict = flags & (libc::ST_NOATIME | ST_RELATIME) == 0;
+    Ok(if strict { set | attr::STRICTATIME } else { set })
+}
+
+/// linux/statfs.h.
+const ST_RELATIME: libc::c_ulong = 0x1000;
+const ST_NOSYMFOLLOW: libc::c_ulong = 0x2000;
