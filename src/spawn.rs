@@ -48,12 +48,13 @@ pub struct Request {
     pub signal_mask: SigSet,
     /// Use the systemd cgroup driver.
     pub systemd: bool,
+    /// The protection of the executable; taken by `start`.
+    pub seal: Option<exe::Seal>,
     /// `--rootless`.
     pub rootless: Option<bool>,
 }
 
-/// The executable could not be protected in place: the whole program must start again from a protected file. Whatever
-/// was begun is undone by the time this arrives.
+/// The executable cannot be protected in place: the whole program must start again from a protected file.
 #[derive(Debug)]
 pub struct NeedsRestart;
 
@@ -154,7 +155,9 @@ struct Launch<'a> {
 }
 
 /// Makes the container: to the gate, or to the running program.
-pub fn start(store: &Store, request: &Request) -> Result<Started> {
+pub fn start(store: &Store, request: &mut Request) -> Result<Started> {
+    let seal = request.seal.take();
+    let request = &*request;
     state::check_id(&request.id)?;
     let spec = &request.bundle.spec;
     let mut plan =
@@ -164,11 +167,10 @@ pub fn start(store: &Store, request: &Request) -> Result<Started> {
         idmap::adopt(&mut plan, file.as_fd(), index, process)?;
     }
     let plan = plan;
-    let seal = exe::prepare().map_err(|_| NeedsRestart)?;
     let seen = !plan.namespaces.makes(libc::CLONE_NEWPID);
     if let (Some(seal), true) = (&seal, seen) {
         // In a pid namespace with others the init stage can be seen from its birth.
-        seal.apply().map_err(|_| NeedsRestart)?;
+        seal.apply().context("protect the own executable")?;
     }
     let linux = spec.linux().as_ref().context("/linux: is required")?;
     let cgroup_plan = cgroup::plan(linux, &request.id, cgroup_options(request, &plan))?;
@@ -259,7 +261,7 @@ pub fn start(store: &Store, request: &Request) -> Result<Started> {
         // Once cgroup.kill was written in the runtime's own cgroup, a child cloned into another is killed at birth
         // (Linux 6.18 at least): then it joins by itself, at the cost of a grace period.
         guard.end_child();
-        launch.seal = exe::prepare().map_err(|_| NeedsRestart)?;
+        launch.seal = exe::prepare().context("protect the own executable")?;
         if !launch.attempt(&mut container, &mut guard, false)? {
             bail!("init process was killed before it could do anything");
         }
@@ -321,7 +323,7 @@ impl Launch<'_> {
             idmaps: crate::idmapped::namespaces(self.plan)?,
             cgroup_view: self.cgroup.view()?,
             join: open_namespaces(self.plan)?,
-            seal: self.seal.as_ref().filter(|_| self.plan.namespaces.makes(libc::CLONE_NEWPID)),
+            seal: self.seal.as_ref().map(|seal| (seal, self.plan.namespaces.makes(libc::CLONE_NEWPID))),
             runtime: if new_network {
                 Some(process::pidfd_open(myself).context("open the own process")?)
             } else {
@@ -366,7 +368,7 @@ impl Launch<'_> {
             }
             wire.send(Kind::NetworkReady).context(TELL)?;
         }
-        // The child's copy is the last one from here on, or gone already.
+        // The mount is the child's by now, or the child's copy is the last one.
         self.seal = None;
         self.cgroup.load_devices()?;
         let told_before = !process::is_root() && self.plan.namespaces.makes(libc::CLONE_NEWUSER);
@@ -441,9 +443,6 @@ impl Launch<'_> {
     /// The init stage has failed: says why, or that it was killed at birth (false).
     fn ended(&self, frame: Frame, guard: &mut Guard, into_cgroup: bool) -> Result<bool> {
         if let Frame::Failed(failure) = &frame {
-            if failure.step == Step::Seal {
-                return Err(NeedsRestart.into());
-            }
             return Err(explain::failure(failure, self.plan, self.hooks));
         }
         let ended = guard.child.take().and_then(|(pid, _)| process::wait(pid).ok());

@@ -7,8 +7,8 @@ use crate::exit::ExitCode;
 use crate::plan;
 use crate::spawn::{self, Request};
 use crate::state::Store;
-use crate::sys::layout;
 use crate::sys::process;
+use crate::sys::{exe, layout};
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::SigSet;
 use std::os::fd::OwnedFd;
@@ -16,8 +16,8 @@ use std::os::fd::OwnedFd;
 /// Makes the container and returns once it is `created`.
 pub fn create(global: &Global, args: cli::Create) -> Result<ExitCode> {
     let store = Store::new(global.root.as_deref())?;
-    let request = request(global, args, true)?;
-    let started = spawn::restart_if_needed(spawn::start(&store, &request), request.signal_mask)?;
+    let mut request = request(global, args, true)?;
+    let started = spawn::start(&store, &mut request)?;
     // The process ends here: giving back memory piece by piece would only cost time.
     std::mem::forget((started, request));
     Ok(ExitCode::SUCCESS)
@@ -26,7 +26,11 @@ pub fn create(global: &Global, args: cli::Create) -> Result<ExitCode> {
 /// What `create` and `run` share: the bundle, the terminal's rules, the descriptors to hand on. `detached`: the
 /// runtime returns while the program lives.
 pub fn request(global: &Global, args: cli::Create, detached: bool) -> Result<Request> {
-    layout::populate_memory();
+    layout::populate_stack();
+    let signal_mask = SigSet::thread_get_mask().context("read the signal mask")?;
+    // Before anything is connected or made, because it may start the program anew.
+    let sealed = exe::prepare().map_err(|_| spawn::NeedsRestart.into());
+    let seal = spawn::restart_if_needed(sealed, signal_mask)?;
     let (preserve_fds, listen_fds) = preserved(args.preserve_fds)?;
     let pid_file = args.pid_file.as_deref().map(absolute).transpose()?;
     let pidfd_socket = args.pidfd_socket.as_deref().map(absolute).transpose()?;
@@ -54,7 +58,8 @@ pub fn request(global: &Global, args: cli::Create, detached: bool) -> Result<Req
         pid_file,
         pidfd_socket,
         gate: detached,
-        signal_mask: SigSet::thread_get_mask().context("read the signal mask")?,
+        signal_mask,
+        seal,
         systemd: global.systemd_cgroup,
         rootless: global.rootless,
     })

@@ -17,8 +17,7 @@ pub fn run(global: &Global, args: cli::Run) -> Result<ExitCode> {
     let mut request = create::request(global, args.create, args.detach)?;
     request.gate = false;
     if args.detach {
-        let started = spawn::start(&store, &request);
-        after_start(spawn::restart_if_needed(started, request.signal_mask)?)?;
+        after_start(spawn::start(&store, &mut request)?)?;
         return Ok(ExitCode::SUCCESS);
     }
     if !args.no_subreaper {
@@ -35,7 +34,7 @@ pub fn run(global: &Global, args: cli::Run) -> Result<ExitCode> {
     } else {
         None
     };
-    let started = spawn::restart_if_needed(spawn::start(&store, &request), request.signal_mask)?;
+    let started = spawn::start(&store, &mut request)?;
     // This process waits and ends: giving back memory piece by piece would only cost time.
     std::mem::forget(request);
     let console = console.map(Console::take_over).transpose()?;

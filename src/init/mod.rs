@@ -72,8 +72,8 @@ pub struct Container<'a> {
     pub cgroup_view: CgroupView,
     /// Namespaces to join, in order: file, flag, index in the configuration.
     pub join: Vec<(OwnedFd, i32, usize)>,
-    /// The protection of the executable, to be applied here.
-    pub seal: Option<&'a crate::sys::exe::Seal>,
+    /// The protection of the executable, and whether it is to be applied here.
+    pub seal: Option<(&'a crate::sys::exe::Seal, bool)>,
     /// The runtime itself, to take its network namespace from.
     pub runtime: Option<OwnedFd>,
     /// Where the runtime passes sources of mounts that are out of reach.
@@ -116,7 +116,7 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
     enter::hide().at(Step::Session)?;
     // Before another process can be in this pid namespace: what shows as this one's executable must not be writable
     // (CVE-2019-5736). Here and not in the runtime, because there is time: the network namespace is not made yet.
-    if let Some(seal) = child.seal {
+    if let Some((seal, true)) = child.seal {
         seal.apply_in_child().at(Step::Seal)?;
     }
     enter::join_namespaces(&child.join)?;
@@ -133,6 +133,12 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
 
     // From here on every path inside the rootfs is looked up from `root`, a descriptor.
     root::isolate(plan).at(Step::Isolate)?;
+    if let Some((seal, _)) = child.seal.take() {
+        if root::leaves_old_root(plan) {
+            seal.leave_in_old_root();
+        }
+        seal.close_in_child();
+    }
     let root = root::bind(&plan.rootfs).at(Step::Root)?;
     let readonly = mounts::mount_all(child, root.as_fd())?;
     if !plan.devices_early {

@@ -9,8 +9,9 @@
 //!    executable (`PR_SET_MM_MAP`, Linux 3.18). No exec, no copy.
 //! 3. Execute the read-only mount, or a sealed copy in memory where mounting is not allowed.
 //!
-//! The detached mount is dissolved when its last descriptor is closed, before the container's program can run; from
-//! then on it is in no mount namespace, so no capability can make it writable again.
+//! The detached mount is dissolved when its last descriptor is closed, or comes off with the old root of the container's
+//! mount namespace, before the container's program can run; from then on it is in no mount namespace, so no capability
+//! can make it writable again.
 
 use super::process::StringArray;
 use super::{Errno, Result, check, fs, layout, mount};
@@ -18,26 +19,27 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 /// Largest writable part of the binary that [`reseat`] copies, bytes.
-const DATA_MAX: usize = 16 << 10;
+const DATA_MAX: usize = 64 << 10;
 const PAGE: usize = 4096;
 
 /// A read-only mount of the executable, in no mount namespace, and the file opened through it. Dropping every copy
-/// dissolves the mount: from then on it cannot be changed by anybody.
+/// dissolves the mount, unless it has come off with an old root: from then on it cannot be changed by anybody.
 pub struct Seal {
-    #[allow(dead_code)]
     tree: OwnedFd,
     file: OwnedFd,
 }
 
 /// Prepares the protection, in the mount namespace that the program was started in; nothing if none is needed because
-/// the executable is unwritable already. Fails without the right to mount; then [`restart`] is the way.
+/// the executable is unwritable already. Fails without the right to mount, and on a kernel that cannot [`reseat`]; then
+/// [`restart`] is the way, and this is called so early that nothing has to be undone for it.
 pub fn prepare() -> Result<Option<Seal>> {
     let exe = fs::open(c"/proc/self/exe", libc::O_PATH, 0)?;
     if nix::sys::statvfs::fstatvfs(&exe)?.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY) {
         return Ok(None);
     }
     match readonly_mount(&exe) {
-        Ok((tree, file)) => Ok(Some(Seal { tree, file })),
+        Ok((tree, file)) if can_reseat() => Ok(Some(Seal { tree, file })),
+        Ok(_) => Err(Errno::ENOSYS),
         Err(_) if is_sealed_copy() || is_out_of_reach(&exe) => Ok(None),
         Err(errno) => Err(errno),
     }
@@ -52,24 +54,36 @@ fn is_out_of_reach(exe: &OwnedFd) -> bool {
 
 impl Seal {
     /// Makes this process's executable unwritable, in place. For a process of one thread that no container can see yet.
-    /// Fails on a kernel without CONFIG_CHECKPOINT_RESTORE, or without the capability for it; then [`restart`] is the way.
     pub fn apply(&self) -> Result<()> {
         reseat(&self.file)?;
         layout::populate_start();
         Ok(())
     }
 
-    /// The same in a forked child, which then closes its copies of the descriptors: the last copy to be closed pays for
-    /// dissolving the mount, and the runtime has the time.
+    /// The same in a forked child, whose code is mapped again at once.
     pub fn apply_in_child(&self) -> Result<()> {
         reseat(&self.file)?;
         layout::populate_init();
+        Ok(())
+    }
+
+    /// Attaches the mount in the old root of a forked child's own mount namespace, from where nothing reaches the host
+    /// any more: it comes off with the old root, in the same grace period. Dissolving it by itself takes another one,
+    /// for which the unmounting of the old root then waits as well (0.3 ms).
+    pub fn leave_in_old_root(&self) {
+        // A file that nobody looks at. An error (no procfs, a user namespace) leaves it to be dissolved.
+        if let Ok(target) = fs::open(c"/proc/execdomains", libc::O_PATH, 0) {
+            let _ = mount::attach(self.tree.as_fd(), target.as_fd());
+        }
+    }
+
+    /// Closes a forked child's copies of the descriptors: from then on the runtime's are the last.
+    pub fn close_in_child(&self) {
         // SAFETY: a child of fork(2) that ends in execve or _exit never drops the value, so nothing closes them twice.
         unsafe {
             libc::close(self.file.as_raw_fd());
             libc::close(self.tree.as_raw_fd());
         }
-        Ok(())
     }
 }
 
@@ -124,10 +138,21 @@ struct MmMap {
     exe_fd: u32,
 }
 
+/// `PR_SET_MM` and its sub-calls, linux/prctl.h.
+const SET_MM: libc::c_long = 35;
+const MM_MAP: libc::c_long = 14;
+const MM_MAP_SIZE: libc::c_long = 15;
+
+/// Does the kernel have `PR_SET_MM_MAP` (CONFIG_CHECKPOINT_RESTORE), in the form that is used here?
+fn can_reseat() -> bool {
+    let mut size: libc::c_uint = 0;
+    // SAFETY: `size` is a live unsigned int, which the call fills in.
+    let asked = unsafe { libc::syscall(libc::SYS_prctl, SET_MM, MM_MAP_SIZE, &raw mut size, 0, 0) };
+    check(asked).is_ok() && size as usize == size_of::<MmMap>()
+}
+
 /// Replaces every mapping of the binary by the same bytes of `file`, then makes `file` the executable: the kernel
-/// refuses that (`EBUSY`) as long as the old one is mapped anywhere. Never inlined: every caller would pay for the
-/// pages of its large frame.
-#[inline(never)]
+/// refuses that (`EBUSY`) as long as the old one is mapped anywhere.
 fn reseat(file: &OwnedFd) -> Result<()> {
     let headers = program_headers()?;
     let mut map = memory_layout();
@@ -145,26 +170,36 @@ fn reseat(file: &OwnedFd) -> Result<()> {
             remap(start, length, protection, file.as_raw_fd(), offset)?;
         } else {
             (map.start_data, map.end_data) = (start as u64, end as u64);
-            let mut copy = std::mem::MaybeUninit::<[u8; DATA_MAX]>::uninit();
             if length > DATA_MAX {
                 return Err(Errno::E2BIG);
             }
+            if length > DATA_MAX {
+                return Err(Errno::E2BIG);
+            }
+            let copy = KEPT.0.get().cast::<u8>();
             // SAFETY: `start..start + length` is the mapped writable segment of this very program (its last page is
-            // mapped whole), and `copy` is long enough; the two do not overlap. Nothing else runs in this process.
-            unsafe { std::ptr::copy_nonoverlapping(start as *const u8, copy.as_mut_ptr().cast(), length) };
+            // mapped whole). `KEPT` is large enough, page-aligned and zero in the file, so it lies behind that range.
+            // Nothing else runs in this process, and nobody else uses `KEPT`.
+            unsafe { std::ptr::copy_nonoverlapping(start as *const u8, copy, length) };
             remap(start, length, protection | libc::PROT_WRITE, file.as_raw_fd(), offset)?;
             // SAFETY: the same range, just mapped writable; between the two calls nothing reads the globals in it.
-            unsafe { std::ptr::copy_nonoverlapping(copy.as_ptr().cast(), start as *mut u8, length) };
+            unsafe { std::ptr::copy_nonoverlapping(copy, start as *mut u8, length) };
         }
     }
     map.exe_fd = file.as_raw_fd() as u32;
-    /// `PR_SET_MM`, `PR_SET_MM_MAP`.
-    const SET_MM: libc::c_long = 35;
-    const MM_MAP: libc::c_long = 14;
     // SAFETY: `map` is a live repr(C) prctl_mm_map and its size is given.
     check(unsafe { libc::syscall(libc::SYS_prctl, SET_MM, MM_MAP, &raw const map, size_of::<MmMap>(), 0) })
         .map(drop)
 }
+
+/// Where the writable part is kept meanwhile: not on the stack, whose pages every process of a start would pay for.
+#[repr(C, align(4096))]
+struct Kept(std::cell::UnsafeCell<[u8; DATA_MAX]>);
+
+// SAFETY: used by `reseat` alone, which runs in processes of one thread.
+unsafe impl Sync for Kept {}
+
+static KEPT: Kept = Kept(std::cell::UnsafeCell::new([0; DATA_MAX]));
 
 /// mmap(2) over a range of this program with the same content.
 fn remap(start: usize, length: usize, protection: i32, file: RawFd, offset: usize) -> Result<()> {
