@@ -3,6 +3,7 @@
 //! [`container`] is the first process of a container, [`exec`] a further one. The child walks the plan that was
 //! compiled before the clone: it parses nothing, logs nothing, and reports a failing step as numbers; the runtime,
 //! which still has the plan, finds the words (`spawn::explain`). A change to container start begins as a line here.
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 mod binds;
 mod cgroup_mounts;

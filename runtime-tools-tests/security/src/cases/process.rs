@@ -24,29 +24,9 @@ pub fn wrapped(cx: &Cx, before: &str) -> Result<PathBuf> {
     Ok(script)
 }
 
-/// The same surroundings with another runtime and a directory of its own.
-pub fn as_runtime(cx: &Cx, runtime: &std::path::Path) -> Result<Cx> {
-    let dir = cx.path(&format!("with.{}", cx.next()));
-    fs::create_dir(&dir)?;
-    let root = cx.root.clone();
-    Ok(Cx {
-        dir,
-        root,
-        runtime: runtime.to_path_buf(),
-        kind: cx.kind.clone(),
-        reference: None,
-        view: cx.view,
-        cgroup: cx.cgroup.clone(),
-        mark: cx.mark.clone(),
-        probe: cx.probe.clone(),
-        configs: cx.configs.clone(),
-        count: std::cell::Cell::new(cx.next() * 10_000),
-    })
-}
-
 /// Runs a command of the runtime by another path.
 fn by(cx: &Cx, runtime: &std::path::Path, args: &[&str]) -> Result<Out> {
-    as_runtime(cx, runtime)?.rt(args)
+    crate::matrix::apart(cx, runtime)?.rt(args)
 }
 
 /// Fails when a program that ran says that it stands outside of its root.
