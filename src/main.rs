@@ -13,6 +13,7 @@ mod cgroup;
 mod cli;
 mod cmd;
 mod console;
+mod criu;
 mod exit;
 mod explain;
 mod first_fds;
@@ -76,7 +77,9 @@ fn run(program: &str, global: &Global, command: Command, failure: u8) -> ExitCod
 
 fn dispatch(global: &Global, command: Command) -> Result<ExitCode> {
     match command {
+        Command::Checkpoint(args) => cmd::checkpoint::checkpoint(global, args),
         Command::Create(args) => cmd::create::create(global, args),
+        Command::Restore(args) => cmd::restore::restore(global, args),
         Command::Run(args) => cmd::run::run(global, args),
         Command::Start { id } => cmd::start::start(global, &id),
         Command::State { id } => cmd::state::state(global, &id),

@@ -91,10 +91,11 @@ pub struct Started {
 }
 
 /// Undoes a half-made container: process, cgroup, state directory, in this order.
-struct Guard {
+pub struct Guard {
     dir: Option<Dir>,
     cgroup: Option<cgroup::Record>,
-    child: Option<(i32, OwnedFd)>,
+    /// The init process, a child of this one.
+    pub child: Option<(i32, OwnedFd)>,
     /// Run at the end if any other hook has run: they clean up after those.
     poststop: Vec<Hook>,
     hook_state: HookState,
@@ -102,7 +103,8 @@ struct Guard {
 }
 
 impl Guard {
-    fn dir(&self) -> Result<&Dir> {
+    /// The state directory.
+    pub fn dir(&self) -> Result<&Dir> {
         self.dir.as_ref().context("the state directory is gone")
     }
 
@@ -159,6 +161,18 @@ pub fn start(store: &Store, request: &mut Request) -> Result<Started> {
     let seal = request.seal.take();
     let request = &*request;
     state::check_id(&request.id)?;
+    let plan = plan(request)?;
+    let seen = !plan.namespaces.makes(libc::CLONE_NEWPID);
+    if let (Some(seal), true) = (&seal, seen) {
+        // In a pid namespace with others the init stage can be seen from its birth.
+        seal.apply().context("protect the own executable")?;
+    }
+    let begun = begin(store, request, &plan)?;
+    launch(request, plan, seal, begun)
+}
+
+/// Compiles the plan of the requested container; a user namespace to join says itself how it maps ids.
+pub fn plan(request: &Request) -> Result<Plan> {
     let spec = &request.bundle.spec;
     let mut plan =
         plan::compile(spec, &request.id, &request.bundle.dir, &request.bundle.rootfs, request.options)?;
@@ -166,14 +180,28 @@ pub fn start(store: &Store, request: &mut Request) -> Result<Started> {
         let (file, _, index) = open_namespace(&plan, join)?;
         idmap::adopt(&mut plan, file.as_fd(), index, process)?;
     }
-    let plan = plan;
-    let seen = !plan.namespaces.makes(libc::CLONE_NEWPID);
-    if let (Some(seal), true) = (&seal, seen) {
-        // In a pid namespace with others the init stage can be seen from its birth.
-        seal.apply().context("protect the own executable")?;
-    }
+    Ok(plan)
+}
+
+/// A container of which nothing runs yet.
+pub struct Begun {
+    /// Undoes it.
+    pub guard: Guard,
+    /// Its state, without a process.
+    pub state: State,
+    /// Its cgroup.
+    pub cgroup: cgroup::Live,
+    /// Where `start` will come, if the request asks for that.
+    pub gate: Option<OwnedFd>,
+    /// Keeps others away until the container is made.
+    pub lock: OwnedFd,
+}
+
+/// Claims the id, writes down what a crash would leave behind, and makes the cgroup.
+pub fn begin(store: &Store, request: &Request, plan: &Plan) -> Result<Begun> {
+    let spec = &request.bundle.spec;
     let linux = spec.linux().as_ref().context("/linux: is required")?;
-    let cgroup_plan = cgroup::plan(linux, &request.id, cgroup_options(request, &plan))?;
+    let cgroup_plan = cgroup::plan(linux, &request.id, cgroup_options(request, plan))?;
     for warning in cgroup_plan.warnings() {
         log::warn(warning);
     }
@@ -210,7 +238,7 @@ pub fn start(store: &Store, request: &mut Request) -> Result<Started> {
         hook_state: container.for_hooks(),
         hooks_ran: false,
     };
-    let _lock = guard.dir()?.lock()?;
+    let lock = guard.dir()?.lock()?;
     guard.dir()?.write(&container)?;
     if let Some(filter) = &plan.process.seccomp {
         let program = state::seccomp_to_bytes(filter);
@@ -228,7 +256,14 @@ pub fn start(store: &Store, request: &mut Request) -> Result<Started> {
              discouraged (as it is impossible to properly kill all container's processes)",
         );
     }
+    Ok(Begun { guard, state: container, cgroup, gate, lock })
+}
 
+/// Starts the init stage of a container that was begun, and lets it go as far as the request says.
+fn launch(request: &Request, plan: Plan, seal: Option<exe::Seal>, begun: Begun) -> Result<Started> {
+    let Begun { mut guard, state: mut container, cgroup, gate, lock: _lock } = begun;
+    let spec = &request.bundle.spec;
+    let hooks = spec.hooks().as_ref();
     let new_network = plan.namespaces.network_by_runtime();
     let home_network = match hooks {
         Some(_) if new_network => Some(
@@ -266,13 +301,23 @@ pub fn start(store: &Store, request: &mut Request) -> Result<Started> {
             bail!("init process was killed before it could do anything");
         }
     }
-    let (pid, pidfd) = guard.child.take().context("the init process is gone")?;
-    let dir = guard.dir.take().context("the state directory is gone")?;
-    guard.cgroup = None;
     let home_network = launch.home_network.take();
     // This process is about to end or to wait: giving back memory piece by piece would only cost time.
     drop(launch);
     std::mem::forget(plan);
+    finish(request, guard, container, home_network)
+}
+
+/// The container runs or waits at its gate: hands it over and tells the caller.
+pub fn finish(
+    request: &Request,
+    mut guard: Guard,
+    container: State,
+    home_network: Option<OwnedFd>,
+) -> Result<Started> {
+    let (pid, pidfd) = guard.child.take().context("the init process is gone")?;
+    let dir = guard.dir.take().context("the state directory is gone")?;
+    guard.cgroup = None;
     let started = Started { dir, state: container, pidfd, home_network };
     if let Err(error) = announce(request, &started, pid) {
         // The caller will not know the container: undo it like any other failure.
@@ -466,7 +511,6 @@ impl Launch<'_> {
         }
     }
 
-    #[allow(deprecated)]
     fn run_runtime_hooks(&mut self, guard: &mut Guard, pid: i32) -> Result<()> {
         if let Some(home) = &self.home_network
             && self.in_new_network
@@ -475,9 +519,17 @@ impl Launch<'_> {
                 .context("return to the own network namespace")?;
             // From now on there is no way back for a second attempt, and none is made once hooks have run.
         }
-        let json = guard.hook_state.json("creating", pid);
-        let Some(hooks) = self.hooks else { return Ok(()) };
-        guard.hooks_ran = true;
+        guard.run_runtime_hooks(self.hooks, pid)
+    }
+}
+
+impl Guard {
+    /// Runs the prestart and createRuntime hooks; from then on poststop hooks run if the container is undone.
+    #[allow(deprecated)]
+    pub fn run_runtime_hooks(&mut self, hooks: Option<&Hooks>, pid: i32) -> Result<()> {
+        let json = self.hook_state.json("creating", pid);
+        let Some(hooks) = hooks else { return Ok(()) };
+        self.hooks_ran = true;
         for (name, list) in [("prestart", hooks.prestart()), ("createRuntime", hooks.create_runtime())] {
             run_hooks(name, list.as_deref().unwrap_or_default(), &json)?;
         }

@@ -354,8 +354,15 @@ impl Dir {
             nix::dir::Dir::openat(&self.fd, ".", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
         for entry in dir.iter() {
             let entry = entry?;
-            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-                unlinkat(&self.fd, entry.file_name(), UnlinkatFlags::NoRemoveDir)?;
+            if matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                continue;
+            }
+            match unlinkat(&self.fd, entry.file_name(), UnlinkatFlags::NoRemoveDir) {
+                // The root that a killed restore has bound for CRIU.
+                Err(Errno::EISDIR | Errno::EBUSY) => {
+                    crate::sys::mount::remove_mount_point(self.fd(), entry.file_name())?;
+                }
+                other => other?,
             }
         }
         unlinkat(&self.parent, self.name.as_c_str(), UnlinkatFlags::RemoveDir)

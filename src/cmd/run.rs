@@ -45,6 +45,11 @@ pub fn run(global: &Global, args: cli::Run) -> Result<ExitCode> {
         delete::destroy(started.dir, &started.state, true)?;
         return Err(error);
     }
+    wait(started, signals, console, args.keep)
+}
+
+/// Waits for the end of a container in the foreground and removes it, unless it is to be kept.
+pub fn wait(started: Started, signals: Signals, console: Option<Console>, keep: bool) -> Result<ExitCode> {
     let ended = match signals.attend(started.state.pid, started.pidfd.as_fd(), console) {
         Ok(ended) => ended,
         Err(error) => {
@@ -53,7 +58,7 @@ pub fn run(global: &Global, args: cli::Run) -> Result<ExitCode> {
             return Err(error);
         }
     };
-    if !args.keep {
+    if !keep {
         delete::destroy(started.dir, &started.state, false)?;
     }
     Ok(ExitCode::from(ended.status() as u8))

@@ -11,13 +11,13 @@ pub mod console;
 mod copy;
 mod creds;
 mod devices;
-mod enter;
+pub mod enter;
 mod hook;
 mod mask;
 pub mod middle;
 mod mounts;
 pub mod path;
-mod root;
+pub mod root;
 pub mod source;
 
 use crate::plan::Plan;

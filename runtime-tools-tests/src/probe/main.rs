@@ -81,6 +81,9 @@ fn run(args: &[String]) -> i32 {
         ["sleep"] => sleep(Duration::from_secs(3600)),
         ["sleep", ms] => sleep(Duration::from_millis(number(ms))),
         ["wait", path] => wait_file(path),
+        ["count", path] => count(path),
+        ["lock", path] => lock(path),
+        ["piped", path] => piped(path),
         ["signals"] => signals(),
         ["raise", n] => raise(number(n) as i32),
         ["orphan", path] => orphan(path),
@@ -230,6 +233,46 @@ fn wait_file(path: &str) -> i32 {
         std::thread::sleep(Duration::from_millis(5));
     }
     0
+}
+
+/// Writes 1, 2, 3 .. to a file, a hundred a second, until it is killed; SIGTERM is left to its default action.
+fn count(path: &str) -> i32 {
+    let mut number = 0u64;
+    loop {
+        number += 1;
+        if fs::write(path, format!("{number}\n")).is_err() {
+            return 3;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Counts like `count`, by lines that a child writes to a pipe on standard input.
+fn piped(path: &str) -> i32 {
+    let Ok((read, write)) = nix::unistd::pipe() else { return 3 };
+    let mut child = Command::new("/proc/self/exe");
+    child.args(["count", "/dev/stdout"]).stdin(std::process::Stdio::null()).stdout(write);
+    let Ok(_child) = child.spawn() else { return 3 };
+    drop(child);
+    if nix::unistd::dup2_stdin(&read).is_err() {
+        return 3;
+    }
+    drop(read);
+    for line in std::io::stdin().lines() {
+        if line.is_err() || fs::write(path, format!("{}\n", line.unwrap_or_default())).is_err() {
+            return 3;
+        }
+    }
+    0
+}
+
+/// Locks a file and keeps it so.
+fn lock(path: &str) -> i32 {
+    let Ok(file) = fs::File::create(path) else { return 3 };
+    match nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusive) {
+        Ok(_locked) => sleep(Duration::from_secs(3600)),
+        Err(_) => 3,
+    }
 }
 
 /// Says `ready`, then the name of each signal that arrives; SIGTERM ends it with 42. The signals are blocked, not

@@ -5,6 +5,7 @@ use anyhow::Result;
 
 mod binds;
 mod cgroups;
+mod checkpoint;
 mod cli;
 mod compare_with;
 pub mod configs;
@@ -102,6 +103,7 @@ pub fn all() -> Vec<Test> {
         pause::TESTS,
         update::TESTS,
         events::TESTS,
+        checkpoint::TESTS,
         configs::TESTS,
         compare_with::TESTS,
     ]
