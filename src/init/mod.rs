@@ -232,7 +232,13 @@ fn exec_steps(child: &mut Exec) -> Outcome<std::convert::Infallible> {
     let mut keep = vec![child.wire.as_fd().as_raw_fd()];
     keep.extend(child.cgroups.iter().chain(&child.terminal).map(AsRawFd::as_raw_fd));
     keep_only(&keep, child.preserve_fds).at(Step::CloseFds)?;
-    enter::join_cgroups(&std::mem::take(&mut child.cgroups)).at(Step::JoinCgroup)?;
+    enter::join_cgroups(&child.cgroups).at(Step::JoinCgroup)?;
+    if !child.cgroups.is_empty() {
+        // Together: on cgroup v1 it is a dozen of them.
+        let mut keep = vec![child.wire.as_fd().as_raw_fd()];
+        keep.extend(child.terminal.as_ref().map(AsRawFd::as_raw_fd));
+        keep_only(&keep, child.preserve_fds).at(Step::CloseFds)?;
+    }
     enter::all_processors().at(Step::Session)?;
     if child.user_namespace {
         enter::become_root().at(Step::UserNamespace)?;
