@@ -66,9 +66,12 @@ pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
         Ok(value) => return Ok(value),
         Err(error) => error,
     };
-    if let Some((known, unknown)) = json::without_unknown_capabilities(&text)
+    if let Some((known, unknown)) = json::repaired(&text)
         && let Ok(value) = serde_json::from_slice(&known)
     {
+        if unknown.is_empty() {
+            return Ok(value);
+        }
         log::warn(format_args!("ignoring unknown or unavailable capabilities: {}", unknown.join(", ")));
         return Ok(value);
     }

@@ -131,11 +131,21 @@ pub fn offset_of(text: &[u8], line: usize, column: usize) -> usize {
     (start + column).min(text.len())
 }
 
-/// Capability names that this build does not know, taken out: a newer engine may list them, and a capability that the
-/// kernel lacks cannot be granted anyway (spec: a warning, no error). Nothing if there is none.
-pub fn without_unknown_capabilities(text: &[u8]) -> Option<(Vec<u8>, Vec<String>)> {
+/// What is valid but not for the types that it is read into: fields left out that then are 0, flags by their names in the
+/// specification, and capability names that this build does not know. Those are taken out and returned: a newer engine
+/// may list them, and a capability that the kernel lacks cannot be granted anyway (spec: a warning, no error). Nothing
+/// if there is nothing of the kind.
+pub fn repaired(text: &[u8]) -> Option<(Vec<u8>, Vec<String>)> {
     let mut config: serde_json::Value = serde_json::from_slice(text).ok()?;
     let mut dropped = Vec::new();
+    let mut changed = false;
+    for pointer in ["/process", ""] {
+        if let Some(process) = config.pointer_mut(pointer).and_then(serde_json::Value::as_object_mut)
+            && process.contains_key("cwd")
+        {
+            changed |= complete(process);
+        }
+    }
     for pointer in ["/process/capabilities", "/capabilities"] {
         let Some(sets) = config.pointer_mut(pointer).and_then(|sets| sets.as_object_mut()) else { continue };
         for set in sets.values_mut().filter_map(serde_json::Value::as_array_mut) {
@@ -143,10 +153,8 @@ pub fn without_unknown_capabilities(text: &[u8]) -> Option<(Vec<u8>, Vec<String>
                 let Some(name) = name.as_str() else { return true };
                 let known = crate::plan::process::capability_bit(name) != 0;
                 // Only what looks like a capability: anything else is a mistake to be told.
-                let plausible = name.strip_prefix("CAP_").is_some_and(|rest| {
-                    !rest.is_empty()
-                        && rest.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
-                });
+                let plausible = !name.is_empty()
+                    && name.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
                 if !known && plausible {
                     dropped.push(name.to_string());
                 }
@@ -154,12 +162,42 @@ pub fn without_unknown_capabilities(text: &[u8]) -> Option<(Vec<u8>, Vec<String>
             });
         }
     }
-    if dropped.is_empty() {
+    if dropped.is_empty() && !changed {
         return None;
     }
     dropped.sort_unstable();
     dropped.dedup();
     Some((serde_json::to_vec(&config).ok()?, dropped))
+}
+
+/// Completes a `process`: true if there was something to do.
+fn complete(process: &mut serde_json::Map<String, serde_json::Value>) -> bool {
+    let mut changed = false;
+    let mut zero = |object: &mut serde_json::Map<String, serde_json::Value>, field: &str| {
+        if !object.contains_key(field) {
+            object.insert(field.into(), 0.into());
+            changed = true;
+        }
+    };
+    let user = process.entry("user").or_insert_with(|| serde_json::Map::new().into());
+    if let Some(user) = user.as_object_mut() {
+        zero(user, "uid");
+        zero(user, "gid");
+    }
+    if let Some(priority) = process.get_mut("ioPriority").and_then(serde_json::Value::as_object_mut) {
+        zero(priority, "priority");
+    }
+    let flags = process.get_mut("scheduler").and_then(|scheduler| scheduler.get_mut("flags"));
+    for flag in flags.and_then(serde_json::Value::as_array_mut).into_iter().flatten() {
+        let read_as = match flag.as_str() {
+            Some("SCHED_FLAG_RESET_ON_FORK") => "SCHED_RESET_ON_FORK",
+            Some("SCHED_FLAG_DL_OVERRUN") => "SCHED_FLAG_D_L_OVERRUN",
+            _ => continue,
+        };
+        *flag = read_as.into();
+        changed = true;
+    }
+    changed
 }
 
 #[cfg(test)]
@@ -210,13 +248,25 @@ mod tests {
     fn only_capabilities_from_the_future_are_dropped() {
         let text =
             br#"{"process":{"capabilities":{"bounding":["CAP_KILL","CAP_FUTURE"],"ambient":["rubbish"]}}}"#;
-        let (new, dropped) = without_unknown_capabilities(text).unwrap();
+        let (new, dropped) = repaired(text).unwrap();
         assert_eq!(dropped, ["CAP_FUTURE"]);
         let new = String::from_utf8(new).unwrap();
         assert!(new.contains("CAP_KILL") && new.contains("rubbish") && !new.contains("FUTURE"));
-        assert!(
-            without_unknown_capabilities(br#"{"process":{"capabilities":{"bounding":["CAP_KILL"]}}}"#)
-                .is_none()
-        );
+        assert!(repaired(br#"{"process":{"capabilities":{"bounding":["CAP_KILL"]}}}"#).is_none());
+    }
+
+    #[test]
+    fn what_go_reads_as_zero_is_read() {
+        let text = br#"{"args":["x"],"cwd":"/","ioPriority":{"class":"IOPRIO_CLASS_IDLE"},
+            "scheduler":{"policy":"SCHED_DEADLINE","flags":["SCHED_FLAG_RESET_ON_FORK","SCHED_FLAG_DL_OVERRUN"]}}"#;
+        assert!(serde_json::from_slice::<oci_spec::runtime::Process>(text).is_err());
+        let process: oci_spec::runtime::Process = serde_json::from_slice(&repaired(text).unwrap().0).unwrap();
+        assert_eq!((process.user().uid(), process.user().gid()), (0, 0));
+        assert_eq!(process.io_priority().as_ref().unwrap().priority(), 0);
+        assert_eq!(process.scheduler().as_ref().unwrap().flags().as_ref().unwrap().len(), 2);
+        let text = br#"{"process":{"args":["x"],"cwd":"/","user":{"uid":5}}}"#;
+        let spec: serde_json::Value = serde_json::from_slice(&repaired(text).unwrap().0).unwrap();
+        assert_eq!(spec["process"]["user"], serde_json::json!({"uid": 5, "gid": 0}));
+        assert!(repaired(br#"{"process":{"cwd":"/","user":"root"}}"#).is_none());
     }
 }

@@ -23,6 +23,8 @@ mod idmapped;
 mod init;
 mod json;
 mod log;
+mod notify;
+mod pid_file;
 mod plan;
 mod signals;
 mod spawn;
@@ -70,7 +72,11 @@ fn run(program: &str, global: &Global, command: Command, failure: u8) -> ExitCod
         _ => String::new(),
     };
     dispatch(global, command).unwrap_or_else(|error| {
-        log::error(format_args!("{context}{}", describe(&error)));
+        match error.downcast_ref::<explain::NotRun>() {
+            // The program's own last word rather than the runtime's, as runc has it.
+            Some(not_run) if context.contains(" run ") => log::error_bare(not_run),
+            _ => log::error(format_args!("{context}{}", describe(&error))),
+        }
         ExitCode::from(failure)
     })
 }

@@ -8,12 +8,15 @@ use crate::cgroup;
 use crate::explain;
 use crate::hooks::{self, HookState};
 use crate::idmap;
+use crate::idmapped;
 use crate::init::{self, Container};
 use crate::log;
+use crate::notify::Relay;
+use crate::pid_file::PidFile;
 use crate::plan::process::Process;
 use crate::plan::{self, Plan};
 use crate::state::{self, Dir, State, Store};
-use crate::sync::{At, Frame, Kind, Step, Wire};
+use crate::sync::{Frame, Kind, Wire};
 use crate::sys::process::{Cloned, Ended};
 use crate::sys::{Errno, exe, fs, process};
 use anyhow::{Context, Result, bail};
@@ -36,6 +39,10 @@ pub struct Request {
     pub options: plan::Options,
     /// Connected socket that gets the terminal.
     pub console: Option<OwnedFd>,
+    /// That terminal is carried by this process, and not handed to an engine.
+    pub own_terminal: bool,
+    /// The configuration names the directory of a notify socket.
+    pub notify: bool,
     /// Descriptors after 0, 1, 2 for the program.
     pub preserve_fds: u32,
     /// Absolute path of the pid file.
@@ -88,6 +95,8 @@ pub struct Started {
     pub pidfd: OwnedFd,
     /// The runtime's own network namespace, if it has left it and hooks are still to run there.
     pub home_network: Option<OwnedFd>,
+    /// The socket on which the program says that it is ready; `start` makes it where the program waits at the gate.
+    pub notify: Option<Relay>,
 }
 
 /// Undoes a half-made container: process, cgroup, state directory, in this order.
@@ -152,6 +161,8 @@ struct Launch<'a> {
     seal: Option<exe::Seal>,
     /// The runtime's own network namespace, kept open if hooks may need it.
     home_network: Option<OwnedFd>,
+    /// User namespaces with the mappings of mounts.
+    idmaps: Vec<(usize, OwnedFd)>,
     /// The runtime has made the container's network namespace and is in it.
     in_new_network: bool,
 }
@@ -162,6 +173,10 @@ pub fn start(store: &Store, request: &mut Request) -> Result<Started> {
     let request = &*request;
     state::check_id(&request.id)?;
     let plan = plan(request)?;
+    explain::warn_of_capabilities(&plan.process);
+    if let Some(filter) = &plan.process.seccomp {
+        log::debug(format_args!("seccomp filter flags: {}", filter.flags));
+    }
     let seen = !plan.namespaces.makes(libc::CLONE_NEWPID);
     if let (Some(seal), true) = (&seal, seen) {
         // In a pid namespace with others the init stage can be seen from its birth.
@@ -193,6 +208,8 @@ pub struct Begun {
     pub cgroup: cgroup::Live,
     /// Where `start` will come, if the request asks for that.
     pub gate: Option<OwnedFd>,
+    /// Where the program's readiness will arrive, if `run` is to hand it on.
+    pub notify: Option<Relay>,
     /// Keeps others away until the container is made.
     pub lock: OwnedFd,
 }
@@ -244,6 +261,10 @@ pub fn begin(store: &Store, request: &Request, plan: &Plan) -> Result<Begun> {
         let program = state::seccomp_to_bytes(filter);
         guard.dir()?.put(state::SECCOMP, state::SECCOMP, &program).context("keep the seccomp program")?;
     }
+    if request.notify {
+        guard.dir()?.make_notify_directory().context("make the directory of the notify socket")?;
+    }
+    let notify = if request.notify && !request.gate { Relay::bind(guard.dir()?)? } else { None };
     let gate =
         if request.gate { Some(bind_gate(guard.dir()?).context("make the start gate")?) } else { None };
     // On an error it has removed what it made; what was there before is not ours.
@@ -256,12 +277,12 @@ pub fn begin(store: &Store, request: &Request, plan: &Plan) -> Result<Begun> {
              discouraged (as it is impossible to properly kill all container's processes)",
         );
     }
-    Ok(Begun { guard, state: container, cgroup, gate, lock })
+    Ok(Begun { guard, state: container, cgroup, gate, notify, lock })
 }
 
 /// Starts the init stage of a container that was begun, and lets it go as far as the request says.
 fn launch(request: &Request, plan: Plan, seal: Option<exe::Seal>, begun: Begun) -> Result<Started> {
-    let Begun { mut guard, state: mut container, cgroup, gate, lock: _lock } = begun;
+    let Begun { mut guard, state: mut container, cgroup, gate, notify, lock: _lock } = begun;
     let spec = &request.bundle.spec;
     let hooks = spec.hooks().as_ref();
     let new_network = plan.namespaces.network_by_runtime();
@@ -290,6 +311,7 @@ fn launch(request: &Request, plan: Plan, seal: Option<exe::Seal>, begun: Begun) 
         hooks,
         gate,
         home_network,
+        idmaps: idmapped::namespaces(&plan)?,
         in_new_network: false,
     };
     if !launch.attempt(&mut container, &mut guard, true)? {
@@ -301,11 +323,12 @@ fn launch(request: &Request, plan: Plan, seal: Option<exe::Seal>, begun: Begun) 
             bail!("init process was killed before it could do anything");
         }
     }
+    log::debug(if request.gate { "init process waits for start" } else { "init process runs the program" });
     let home_network = launch.home_network.take();
     // This process is about to end or to wait: giving back memory piece by piece would only cost time.
     drop(launch);
     std::mem::forget(plan);
-    finish(request, guard, container, home_network)
+    finish(request, guard, container, home_network, notify)
 }
 
 /// The container runs or waits at its gate: hands it over and tells the caller.
@@ -314,11 +337,12 @@ pub fn finish(
     mut guard: Guard,
     container: State,
     home_network: Option<OwnedFd>,
+    notify: Option<Relay>,
 ) -> Result<Started> {
     let (pid, pidfd) = guard.child.take().context("the init process is gone")?;
     let dir = guard.dir.take().context("the state directory is gone")?;
     guard.cgroup = None;
-    let started = Started { dir, state: container, pidfd, home_network };
+    let started = Started { dir, state: container, pidfd, home_network, notify };
     if let Err(error) = announce(request, &started, pid) {
         // The caller will not know the container: undo it like any other failure.
         guard.child = Some((pid, started.pidfd));
@@ -345,7 +369,7 @@ fn announce(request: &Request, started: &Started, pid: i32) -> Result<()> {
         send_pidfd(path, b"standard", started.pidfd.as_fd())?;
     }
     match &request.pid_file {
-        Some(path) => write_pid_file(path, pid),
+        Some(path) => PidFile::open(path.clone())?.write(pid),
         None => Ok(()),
     }
 }
@@ -365,10 +389,10 @@ impl Launch<'_> {
             gate: self.gate.as_ref().map(OwnedFd::try_clone).transpose().context("copy a descriptor")?,
             cgroups: self.cgroup.join_files(into_cgroup)?,
             proc: None,
-            idmaps: crate::idmapped::namespaces(self.plan)?,
+            idmaps: &self.idmaps,
             cgroup_view: self.cgroup.view()?,
             join: open_namespaces(self.plan)?,
-            seal: self.seal.as_ref().map(|seal| (seal, self.plan.namespaces.makes(libc::CLONE_NEWPID))),
+            seal: self.seal.as_ref().filter(|_| self.plan.namespaces.makes(libc::CLONE_NEWPID)),
             runtime: if new_network {
                 Some(process::pidfd_open(myself).context("open the own process")?)
             } else {
@@ -382,6 +406,7 @@ impl Launch<'_> {
                 .map(OwnedFd::try_clone)
                 .transpose()
                 .context("copy a descriptor")?,
+            own_terminal: self.request.own_terminal,
             preserve_fds: self.request.preserve_fds,
             signal_mask: self.request.signal_mask,
         };
@@ -404,6 +429,7 @@ impl Launch<'_> {
         {
             return self.ended(Frame::Lost, guard, into_cgroup);
         }
+        log::debug(format_args!("init process: {pid}"));
 
         // The child mounts meanwhile: the network namespace alone is a fifth of a container start.
         if new_network {
@@ -413,7 +439,7 @@ impl Launch<'_> {
             }
             wire.send(Kind::NetworkReady).context(TELL)?;
         }
-        // The mount is the child's by now, or the child's copy is the last one.
+        // The child's copy is the last one from here on, or gone already.
         self.seal = None;
         self.cgroup.load_devices()?;
         let told_before = !process::is_root() && self.plan.namespaces.makes(libc::CLONE_NEWUSER);
@@ -456,9 +482,9 @@ impl Launch<'_> {
     fn listen(&self, wire: &Wire, guard: &Guard, sources: Option<&OwnedFd>) -> Result<Frame> {
         loop {
             match (wire.receive().context("wait for the init stage")?, sources, &guard.child) {
-                (Frame::NeedSource(index), Some(sources), Some((_, pidfd))) => {
-                    let sent = init::source::send(self.plan, index, pidfd.as_fd(), sources.as_fd());
-                    sent.at_index(Step::MountSource, index)
+                (Frame::NeedSource(index), Some(sources), Some((pid, pidfd))) => {
+                    let init = (*pid, pidfd.as_fd());
+                    init::source::send(self.plan, index, init, &self.idmaps, sources.as_fd())
                         .map_err(|failure| explain::failure(&failure, self.plan, self.hooks))?;
                 }
                 (frame, ..) => return Ok(frame),
@@ -676,39 +702,6 @@ fn bind_gate(dir: &Dir) -> Result<OwnedFd> {
     bind(gate.as_raw_fd(), &UnixAddr::new(dir.socket_path(state::GATE).as_str())?)?;
     listen(&gate, Backlog::new(8)?)?;
     Ok(gate)
-}
-
-/// Writes `pid` in decimal, without a newline, into a new file that then takes the place of `path`.
-pub fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
-    let parent = path.parent().unwrap_or(Path::new("/"));
-    let dir = fs::open(&plan::c_path(parent, "--pid-file")?, libc::O_PATH | libc::O_DIRECTORY, 0)
-        .with_context(|| format!("open {}", parent.display()))?;
-    write_pid_file_at(dir.as_fd(), path, pid)
-}
-
-/// The same in a directory that is open already; of `path` only the last part is used.
-pub fn write_pid_file_at(dir: BorrowedFd, path: &Path, pid: i32) -> Result<()> {
-    use nix::unistd::{UnlinkatFlags, unlinkat};
-    let what = || format!("write pid file {}", path.display());
-    let name = CString::new(path.file_name().with_context(what)?.as_bytes()).with_context(what)?;
-    let temporary = CString::new([b".", name.to_bytes()].concat()).with_context(what)?;
-    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
-    let file = match fs::openat(dir, &temporary, flags, 0o644) {
-        Err(Errno::EEXIST) => {
-            // What a killed run left.
-            unlinkat(dir, temporary.as_c_str(), UnlinkatFlags::NoRemoveDir).with_context(what)?;
-            fs::openat(dir, &temporary, flags, 0o644)
-        }
-        other => other,
-    }
-    .with_context(what)?;
-    let moved = fs::write_once(file.as_fd(), pid.to_string().as_bytes())
-        .and_then(|()| nix::fcntl::renameat(dir, temporary.as_c_str(), dir, name.as_c_str()));
-    if moved.is_err() {
-        // The error that led here is the one to tell.
-        let _ = unlinkat(dir, temporary.as_c_str(), UnlinkatFlags::NoRemoveDir);
-    }
-    moved.with_context(what)
 }
 
 /// Passes a pidfd to the socket at `path`.

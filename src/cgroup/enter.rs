@@ -7,9 +7,12 @@
 use super::record::{Hierarchy, Record};
 use super::{Version, file, path};
 use crate::sys::{fs, words};
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// What runc says of a sub-cgroup that cannot be entered. The process writes 0, which means itself.
+const ADDING: &str = "error adding pid 0 to cgroups";
 
 /// Descriptors by which a process enters the container's cgroup; good after the mount namespace was left, too.
 #[derive(Default)]
@@ -82,7 +85,8 @@ impl Record {
             }
             let below = path::clean(below);
             if !one.is_unified() {
-                entry.files.push(open_tasks(&path::join(&one.dir(), &below))?);
+                let tasks = open_tasks(&path::join(&one.dir(), &below));
+                entry.files.push(if below.is_empty() { tasks? } else { tasks.context(ADDING)? });
             } else if self.version == Version::V2 && below.is_empty() {
                 let own = file::open_dir(file::ABSOLUTE, &one.dir());
                 let home = init_dir(one, init);
@@ -97,8 +101,9 @@ impl Record {
                     }
                 };
             } else {
-                let fail =
-                    |errno| anyhow!("open cgroup {}: {}", path::join(&one.dir(), &below), words(errno));
+                let fail = |errno| {
+                    anyhow!("{ADDING}: open cgroup {}: {}", path::join(&one.dir(), &below), words(errno))
+                };
                 let dir = open_below(one, &below).map_err(fail)?;
                 entry.fallback.push(open_procs(dir.as_fd()).map_err(fail)?);
                 entry.clone_into = Some(dir);

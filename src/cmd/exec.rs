@@ -10,13 +10,15 @@ use crate::console::Console;
 use crate::exit::ExitCode;
 use crate::explain;
 use crate::init::{self, Exec};
+use crate::log;
+use crate::pid_file::PidFile;
 use crate::plan::process::{self as plan, Process};
 use crate::signals::Signals;
 use crate::spawn;
 use crate::state::{self, Dir, State, Status, Store};
 use crate::sync::{Frame, Kind, Wire};
 use crate::sys::process::{Cloned, Ended};
-use crate::sys::{Errno, exe, fs, layout, process};
+use crate::sys::{Errno, exe, layout, process};
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime::{Capability, LinuxCapabilitiesBuilder, Process as SpecProcess, UserBuilder};
 use std::ffi::CString;
@@ -35,7 +37,7 @@ const JOINABLE: i32 = libc::CLONE_NEWNS
 
 /// Runs the process; in the foreground its exit status becomes naru's.
 pub fn exec(global: &Global, args: cli::Exec) -> Result<ExitCode> {
-    layout::populate_stack();
+    layout::populate_memory();
     // The first act, because it may start the program anew.
     let sealed = exe::prepare().and_then(|seal| {
         if let Some(seal) = &seal {
@@ -65,6 +67,7 @@ pub fn exec(global: &Global, args: cli::Exec) -> Result<ExitCode> {
     if !process.groups.is_empty() && !process::is_root() && denies_setgroups(state.pid) {
         bail!("/process/user/additionalGids: {}", crate::plan::rootless::NO_GROUPS);
     }
+    explain::warn_of_capabilities(&process);
     create::check_terminal(process.terminal, args.detach, args.console_socket.is_some())?;
 
     let pid_file = args.pid_file.as_deref().map(absolute).transpose()?.map(PidFile::open).transpose()?;
@@ -90,7 +93,7 @@ pub fn exec(global: &Global, args: cli::Exec) -> Result<ExitCode> {
     let (pid, pidfd) = join.run(&process, child, pid_file, pidfd_socket, &mut seal)?;
     let Some(signals) = signals else { return Ok(ExitCode::SUCCESS) };
     let console = console.map(Console::take_over).transpose()?;
-    let ended = signals.attend(pid, pidfd.as_fd(), console)?;
+    let ended = signals.attend(pid, pidfd.as_fd(), console, None)?;
     Ok(ExitCode::from(ended.status() as u8))
 }
 
@@ -201,26 +204,6 @@ fn compile(process: &SpecProcess, dir: &Dir) -> Result<Process> {
     Ok(process)
 }
 
-/// A pid file whose directory was opened while the host's paths could still be seen.
-struct PidFile {
-    path: std::path::PathBuf,
-    dir: OwnedFd,
-}
-
-impl PidFile {
-    fn open(path: std::path::PathBuf) -> Result<PidFile> {
-        let parent = path.parent().context("--pid-file: has no directory")?;
-        let c_path = crate::plan::c_path(parent, "--pid-file")?;
-        let dir = fs::open(&c_path, libc::O_PATH | libc::O_DIRECTORY, 0)
-            .with_context(|| format!("open {}", parent.display()))?;
-        Ok(PidFile { path, dir })
-    }
-
-    fn write(&self, pid: i32) -> Result<()> {
-        spawn::write_pid_file_at(self.dir.as_fd(), &self.path, pid)
-    }
-}
-
 /// A descriptor that may wait in the queue of the runtime's end of the wire, where no process can open it by
 /// `/proc/PID/fd`.
 struct Stowed(bool);
@@ -256,6 +239,8 @@ struct Prepared<'a> {
     child: Exec<'a>,
     /// Where to send the terminal.
     console: Option<OwnedFd>,
+    /// This process carries its data.
+    own_terminal: bool,
     wire: Wire,
     cgroup: Option<OwnedFd>,
     /// To join by, where the clone into the cgroup is refused or fatal.
@@ -270,7 +255,7 @@ impl Join<'_> {
         keyring: Option<&'p std::ffi::CStr>,
         preserve_fds: u32,
         signals: &Option<Signals>,
-        _foreground: bool,
+        own_terminal: bool,
     ) -> Result<Prepared<'p>> {
         let (wire, child_wire) = Wire::pair().context("make the wire to the process")?;
         let entry = self.state.cgroup.enter(self.state.pid, self.cgroups)?;
@@ -290,6 +275,7 @@ impl Join<'_> {
                 signal_mask,
             },
             console,
+            own_terminal,
             wire,
             cgroup: entry.clone_into,
             cgroup_files: entry.fallback,
@@ -319,13 +305,17 @@ impl Join<'_> {
         // is needed later lies in the wire's queue meanwhile.
         if let (true, Some(proc)) = (process.terminal, &own_proc) {
             let proc = proc.try_clone().context("copy a descriptor")?;
-            let peer = init::console::open_in_running(process, prepared.console.take(), proc);
+            let peer =
+                init::console::open_in_running(process, prepared.console.take(), prepared.own_terminal, proc);
             prepared.child.terminal = Some(peer.map_err(|failure| explain::exec_failure(&failure, process))?);
         }
         let own_proc = own_proc.filter(|_| process.oom_score_adj.is_some());
         let later = prepared.stow(own_proc)?;
         let pid_file = match pid_file {
-            Some(PidFile { path, dir }) => Some((path, prepared.stow(Some(dir))?)),
+            Some(file) => {
+                let (path, dir) = file.apart();
+                Some((path, prepared.stow(Some(dir))?))
+            }
             None => None,
         };
         let mut cgroup = prepared.cgroup.take();
@@ -364,6 +354,7 @@ impl Join<'_> {
                 (pid, pidfd)
             }
         };
+        log::debug(format_args!("exec process: {pid}"));
         let Prepared { child, wire, .. } = prepared;
         drop(child);
         let result = self.follow(process, &wire, pid, &pidfd, (later, pid_file), pidfd_socket);
@@ -389,7 +380,7 @@ impl Join<'_> {
             spawn::set_oom_score(process, pid, &proc)?;
         }
         let pid_file = match pid_file {
-            Some((path, dir)) => dir.take(wire)?.map(|dir| PidFile { path, dir }),
+            Some((path, dir)) => dir.take(wire)?.map(|dir| PidFile::together(path, dir)).transpose()?,
             None => None,
         };
         if let Some(socket) = pidfd_socket {

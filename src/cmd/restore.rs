@@ -32,7 +32,7 @@ pub fn restore(global: &Global, args: cli::Restore) -> Result<ExitCode> {
     let options = options(&args)?;
     let images = checkpoint::image_path(&args.criu)?;
     let directories = Directories::open(&images, args.criu.work_path.as_deref())?;
-    let mut request = create::request(global, args.create, args.detach)?;
+    let mut request = create::request(global, &store, args.create, args.detach)?;
     request.gate = false;
     if args.detach {
         bring_back(&store, &request, options, &directories)?;
@@ -90,13 +90,13 @@ fn bring_back(
 
     let mut begun = spawn::begin(store, request, &plan)?;
     let worked = work(&mut begun, request, &plan, options, directories, &namespaces);
-    let Begun { guard, state, lock: _lock, .. } = begun;
+    let Begun { guard, state, notify, lock: _lock, .. } = begun;
     if let Err(error) = worked {
         // Processes that CRIU was still restoring may be there; the guard expects none.
         let _ = state.cgroup.end_and_remove();
         return Err(error);
     }
-    spawn::finish(request, guard, state, None)
+    spawn::finish(request, guard, state, None, notify)
 }
 
 fn work(

@@ -14,10 +14,13 @@ use std::os::fd::AsFd;
 /// Runs the program; its exit status becomes naru's.
 pub fn run(global: &Global, args: cli::Run) -> Result<ExitCode> {
     let store = Store::new(global.root.as_deref())?;
-    let mut request = create::request(global, args.create, args.detach)?;
+    let mut request = create::request(global, &store, args.create, args.detach)?;
     request.gate = false;
     if args.detach {
-        after_start(spawn::start(&store, &mut request)?)?;
+        let mut started = after_start(spawn::start(&store, &mut request)?)?;
+        if let Some(relay) = started.notify.take() {
+            relay.wait(started.state.pid, started.pidfd.as_fd())?;
+        }
         return Ok(ExitCode::SUCCESS);
     }
     if !args.no_subreaper {
@@ -30,6 +33,7 @@ pub fn run(global: &Global, args: cli::Run) -> Result<ExitCode> {
     let console = if terminal {
         let (console, socket) = Console::prepare()?;
         request.console = Some(socket);
+        request.own_terminal = true;
         Some(console)
     } else {
         None
@@ -50,7 +54,8 @@ pub fn run(global: &Global, args: cli::Run) -> Result<ExitCode> {
 
 /// Waits for the end of a container in the foreground and removes it, unless it is to be kept.
 pub fn wait(started: Started, signals: Signals, console: Option<Console>, keep: bool) -> Result<ExitCode> {
-    let ended = match signals.attend(started.state.pid, started.pidfd.as_fd(), console) {
+    let notify = started.notify.as_ref();
+    let ended = match signals.attend(started.state.pid, started.pidfd.as_fd(), console, notify) {
         Ok(ended) => ended,
         Err(error) => {
             // Nobody would wait for it any more.
@@ -65,13 +70,13 @@ pub fn wait(started: Started, signals: Signals, console: Option<Console>, keep: 
 }
 
 /// What follows the program's start when nobody waits for its end.
-fn after_start(started: Started) -> Result<()> {
+fn after_start(started: Started) -> Result<Started> {
     return_home(&started)?;
     if let Err(error) = start::after_start(&started.state) {
         delete::destroy(started.dir, &started.state, true)?;
         return Err(error);
     }
-    Ok(())
+    Ok(started)
 }
 
 /// Hooks run in the runtime's own network namespace.

@@ -67,20 +67,22 @@ pub struct Container<'a> {
     pub cgroups: Vec<OwnedFd>,
     /// The container's own procfs once it is mounted, if settings can be written through it.
     pub proc: Option<OwnedFd>,
-    /// User namespaces with the mappings of mounts: index in `/mounts`, namespace.
-    pub idmaps: Vec<(usize, OwnedFd)>,
+    /// User namespaces with the mappings of mounts.
+    pub idmaps: &'a source::Idmaps,
     /// How cgroup mounts look.
     pub cgroup_view: CgroupView,
     /// Namespaces to join, in order: file, flag, index in the configuration.
     pub join: Vec<(OwnedFd, i32, usize)>,
-    /// The protection of the executable, and whether it is to be applied here.
-    pub seal: Option<(&'a crate::sys::exe::Seal, bool)>,
+    /// The protection of the executable, to be applied here.
+    pub seal: Option<&'a crate::sys::exe::Seal>,
     /// The runtime itself, to take its network namespace from.
     pub runtime: Option<OwnedFd>,
     /// Where the runtime passes sources of mounts that are out of reach.
     pub sources: Option<OwnedFd>,
     /// Where to send the terminal.
     pub console: Option<OwnedFd>,
+    /// The runtime itself carries its data.
+    pub own_terminal: bool,
     /// Descriptors after 0, 1, 2 that the program inherits.
     pub preserve_fds: u32,
     /// Signal mask to give back before the program runs.
@@ -117,7 +119,7 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
     enter::hide().at(Step::Session)?;
     // Before another process can be in this pid namespace: what shows as this one's executable must not be writable
     // (CVE-2019-5736). Here and not in the runtime, because there is time: the network namespace is not made yet.
-    if let Some((seal, true)) = child.seal {
+    if let Some(seal) = child.seal {
         seal.apply_in_child().at(Step::Seal)?;
     }
     enter::join_namespaces(&child.join)?;
@@ -134,12 +136,6 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
 
     // From here on every path inside the rootfs is looked up from `root`, a descriptor.
     root::isolate(plan).at(Step::Isolate)?;
-    if let Some((seal, _)) = child.seal.take() {
-        if root::leaves_old_root(plan) {
-            seal.leave_in_old_root();
-        }
-        seal.close_in_child();
-    }
     let root = root::bind(&plan.rootfs).at(Step::Root)?;
     let readonly = mounts::mount_all(child, root.as_fd())?;
     if !plan.devices_early {
@@ -158,7 +154,7 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
     // After the mounts, because the terminal comes from the container's own devpts; before the program is looked up,
     // because callers wait for the terminal first.
     if init.terminal {
-        console::open(root.as_fd(), init, child.console.take())?;
+        console::open(root.as_fd(), init, child.console.take(), child.own_terminal)?;
     }
     // After devices, terminal and hooks, which put files into them.
     mounts::make_readonly(readonly)?;
@@ -187,6 +183,7 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
     child.wire.expect(Kind::Proceed).at(Step::Gate)?;
     enter::outlive_runtime().at(Step::Session)?;
     if let Some(gate) = child.gate.take() {
+        enter::end_on_signals().at(Step::Gate)?;
         child.wire.send(Kind::Ready).at(Step::Gate)?;
         child.wire = wait_for_start(gate)?;
     }

@@ -86,6 +86,7 @@ fn run(args: &[String]) -> i32 {
         ["piped", path] => piped(path),
         ["signals"] => signals(),
         ["raise", n] => raise(number(n) as i32),
+        ["notify", text] => answer(notify(text).map(|()| String::new())),
         ["orphan", path] => orphan(path),
         ["children", n] => children(number(n)),
         ["memory", mib] => memory(number(mib) as usize),
@@ -142,6 +143,12 @@ fn say(line: &str) -> i32 {
         Ok(()) => 0,
         Err(_) => 3,
     }
+}
+
+/// sd_notify(3).
+fn notify(text: &str) -> std::io::Result<()> {
+    let socket = std::env::var_os("NOTIFY_SOCKET").ok_or(std::io::Error::from_raw_os_error(libc::ENOENT))?;
+    std::os::unix::net::UnixDatagram::unbound()?.send_to(text.as_bytes(), socket).map(drop)
 }
 
 fn errno_name(e: &std::io::Error) -> String {

@@ -24,7 +24,9 @@ mod lifecycle;
 mod log;
 mod mount_options;
 mod mounts;
+mod mounts_in_user_namespaces;
 mod namespaces;
+mod notify;
 mod own_binary;
 mod paths;
 mod pause;
@@ -82,6 +84,7 @@ pub fn all() -> Vec<Test> {
         exec_process::TESTS,
         terminal::TESTS,
         stdio::TESTS,
+        notify::TESTS,
         process::TESTS,
         credentials::TESTS,
         kernel::TESTS,
@@ -91,6 +94,7 @@ pub fn all() -> Vec<Test> {
         mounts::TESTS,
         mount_options::TESTS,
         idmapped::TESTS,
+        mounts_in_user_namespaces::TESTS,
         binds::TESTS,
         destinations::TESTS,
         root::TESTS,
