@@ -3,6 +3,7 @@
 //! Pure: no system call here or below, so everything can be tested without root. What the init stage does with a
 //! plan is in `init/`; it only walks it.
 
+pub mod check;
 pub mod devices;
 pub mod ids;
 pub mod intel_rdt;
@@ -104,6 +105,14 @@ pub fn compile(spec: &Spec, id: &str, bundle: &Path, rootfs: &Path, options: Opt
         && let Some(process) = spec.process()
     {
         maps.check_users(process)?;
+    }
+    check::name(spec.hostname().as_deref(), "/hostname")?;
+    check::name(spec.domainname().as_deref(), "/domainname")?;
+    if let Some(resources) = linux.resources() {
+        check::resources(resources)?;
+    }
+    if let Some(hooks) = spec.hooks() {
+        check::hooks(hooks)?;
     }
     let has_name = |name: &Option<String>| name.as_ref().is_some_and(|name| !name.is_empty());
     if !namespaces.private(libc::CLONE_NEWUTS) {

@@ -42,6 +42,7 @@ mod stdio;
 mod terminal;
 mod update;
 mod user_namespaces;
+mod wrong_values;
 
 /// One registered test.
 #[derive(Clone)]
@@ -112,6 +113,7 @@ pub fn all() -> Vec<Test> {
         pause::TESTS,
         update::TESTS,
         events::TESTS,
+        wrong_values::TESTS,
         configs::TESTS,
         compare_with::TESTS,
     ]
