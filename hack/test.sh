@@ -88,6 +88,7 @@ if [ "$(id -u)" != 0 ]; then
     for name in suite-v1 suite-v2 suite-uml security-v1 security-v2 sweep-v1 sweep-v2; do skip "$name" "needs root"; done
 else
     export RUNTIME=$naru
+    need criu criu || true # its tests skip without it
     stage suite-v1 counts "$suite" --view v1
     stage suite-v2 counts "$suite" --view v2
     if [ ! -x "${LAB:=/var/tmp/naru-lab}/forky/usr/bin/linux.uml" ] && [ "${NARU_NO_LAB-}" != 1 ] && wanted suite-uml; then
@@ -95,6 +96,13 @@ else
     fi
     export LAB
     stage suite-uml counts "$suite_dir/uml.sh" --timeout 900 "$suite" --view host
+    # This machine's distribution may have no CRIU; the lab has one.
+    if ! command -v criu >/dev/null && [ -x "$LAB/forky/usr/sbin/criu" ]; then
+        for view in v1 v2; do
+            stage "suite-criu-$view" counts hack/enter-lab.sh --cgroup $view --naru "$naru" --bind "$suite_dir:$suite_dir" \
+                "$LAB/forky" env RUNTIME=/usr/local/bin/naru "$suite" --view $view checkpoint/
+        done
+    fi
     need busybox busybox-static
     stage security-build plain sh -c "cd '$suite_dir/security' && cargo build --release --target $target"
     security=$suite_dir/security/target/$target/release/security

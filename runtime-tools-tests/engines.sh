@@ -94,8 +94,8 @@ list_cgroups() {
 # What a container may leave: cgroups below this run's parent, mounts, the runtime's state, shims and monitors.
 list_leftovers() {
     list_cgroups | grep "/$CGROUP_PARENT/" | grep -v '/conmon$' # Podman's own, for its monitors, stays
-    # Mounts that belong to a container: its root, its network namespace, its /dev/shm.
-    awk '$5 ~ /\/(rootfs|merged|netns\/.*|shm)$/ && $5 !~ /^\/dev/ { print "mount " $5 }' /proc/self/mountinfo
+    # Mounts that belong to a container: its root, its network namespace (`default` is the host's), its /dev/shm.
+    awk '$5 ~ /\/(rootfs|merged|netns\/.*|shm)$/ && $5 !~ /^\/dev|^\/run\/docker\/netns\/default$/ { print "mount " $5 }' /proc/self/mountinfo
     # One directory a container in the root that each engine gives the runtime; Podman leaves it the runtime's default.
     find /run/docker/runtime-*/moby /run/containerd/runc/* /run/runc /run/crun /run/naru \
         -mindepth 1 -maxdepth 1 -not -name '.*' 2>/dev/null
@@ -165,10 +165,21 @@ memory_file() {
     fi
 }
 
+# continues BEFORE AFTER: did a container that counts ten times a second go on where it was?
+counter='i=0; while :; do i=$((i+1)); echo $i; sleep 0.1; done'
+continues() {
+    local before=$1 after=$2
+    if [ "$after" -gt "$before" ] && [ "$after" -lt $((before + 100)) ]; then
+        echo "the count goes on"
+    else
+        echo "the count was $before and is $after"
+    fi
+}
+
 # ---- Docker --------------------------------------------------------------------------------------------------------
 
 start_docker() {
-    local options=(--add-runtime "tested=$runtime" --default-runtime tested --cgroup-parent "/$CGROUP_PARENT"
+    local options=(--experimental --add-runtime "tested=$runtime" --default-runtime tested --cgroup-parent "/$CGROUP_PARENT"
         --exec-opt native.cgroupdriver=cgroupfs --containerd /run/containerd/containerd.sock)
     docker_network=
     if ! iptables -t nat -N naru-probe >/dev/null 2>&1; then
@@ -213,6 +224,22 @@ docker_update() {
     docker update --memory 32m --memory-swap 32m updated >/dev/null
     docker exec updated cat "$(memory_file)"
     docker rm -f updated >/dev/null
+}
+
+# Docker 28 restores only containers without a network sandbox: it looks for that of pid 0.
+docker_checkpoint() {
+    local before
+    docker run -d --name counter --network host busybox sh -c "$counter" >/dev/null || return
+    wait_until 10 eval 'docker logs counter | grep -x 5' || return
+    docker checkpoint create counter first || return
+    echo "is $(docker inspect -f '{{.State.Status}}' counter)"
+    before=$(docker logs --tail 1 counter)
+    # Not before containerd has forgotten the same content of the first command.
+    wait_until 10 docker start --checkpoint first counter || return
+    sleep 1
+    continues "$before" "$(docker logs --tail 1 counter)"
+    docker exec counter echo exec works
+    docker rm -f counter >/dev/null
 }
 
 docker_bridge() {
@@ -273,6 +300,11 @@ test_docker() {
     check "docker: run -d, exec, logs, stop, rm" 0 \
         '^exec sees pid 1: sh -c.* exec as 1000 in /tmp with b a living container shows: cgroup mount process state  exec status 9 log: begun ended  stopped with 3 removed $' \
         joined docker_life "${network[@]}"
+    if criu check >/dev/null 2>&1; then
+        check "docker: checkpoint, start --checkpoint" 0 'first is exited the count goes on exec works' joined docker_checkpoint
+    else
+        skip "docker: checkpoint, start --checkpoint" "no CRIU that works here"
+    fi
     check "docker: no container stays" 0 '^$' docker ps -aq
     check "docker: nothing is left of them" 0 '^$' no_leftovers
     docker ps -aq | xargs -r docker rm -f >/dev/null 2>&1 # what failed must not fail the other engines too
@@ -315,6 +347,27 @@ ctr_life() {
     ctr -n "$CGROUP_PARENT" container rm life && echo removed
 }
 
+# What counts writes to a file: ctr keeps no logs.
+ctr_checkpoint() {
+    local count="while :; do i=\$((i+1)); echo \$i >/count; sleep 0.1; done" before
+    ctr_run -d "$image" counter sh -c "i=0; $count" || return
+    ctr_last() { ctr_task exec --exec-id "$RANDOM" "$1" cat /count; }
+    wait_until 10 eval '[ "$(ctr_last counter)" -ge 5 ]' || return
+    ctr -n "$CGROUP_PARENT" container checkpoint --rw --task counter localhost/saved:lab || return
+    before=$(ctr_last counter)
+    ctr_task kill -s KILL counter
+    wait_until 10 eval 'ctr_task ls | grep STOPPED'
+    ctr_task rm counter 2>/dev/null
+    ctr -n "$CGROUP_PARENT" container rm counter
+    ctr -n "$CGROUP_PARENT" container restore --rw --live counter localhost/saved:lab || return
+    sleep 1
+    continues "$before" "$(ctr_last counter)"
+    ctr_task kill -s KILL counter
+    wait_until 10 eval 'ctr_task ls | grep STOPPED'
+    ctr_task rm counter 2>/dev/null
+    ctr -n "$CGROUP_PARENT" container rm counter && echo removed
+}
+
 test_containerd() {
     if ! has_controller cpu; then
         skip "containerd: all" "ctr gives every container cpu shares, and this layout has no cpu controller"
@@ -329,6 +382,11 @@ test_containerd() {
     check "containerd: --seccomp is active" 0 '^Seccomp:[[:space:]]*2$' ctr_run --rm --seccomp "$image" c5 grep Seccomp: /proc/self/status
     check "containerd: run -d, task exec, pause, resume, ps, kill, rm" 0 \
         '^RUNNING from exec a living container shows: cgroup mount process state  exec status 9 PAUSED ps sees a process: 1 rm status 0 removed $' joined ctr_life
+    if criu check >/dev/null 2>&1; then
+        check "containerd: container checkpoint, restore" 0 'the count goes on removed $' joined ctr_checkpoint
+    else
+        skip "containerd: container checkpoint, restore" "no CRIU that works here"
+    fi
     check "containerd: no container stays" 0 '^$' ctr -n "$CGROUP_PARENT" containers ls -q
     check "containerd: nothing is left of them" 0 '^$' no_leftovers
 }
@@ -360,6 +418,20 @@ podman_life() {
 podman_kill() {
     podman_run -d --name doomed "$@" "$image" sleep 1000 >/dev/null && podman_tested kill doomed >/dev/null && podman_tested wait doomed
     podman_tested rm -f doomed >/dev/null
+}
+
+podman_checkpoint() {
+    local before
+    podman_run -d --name counter "$@" "$image" sh -c "$counter" >/dev/null || return
+    wait_until 10 eval 'podman_tested logs counter | grep -x 5' || return
+    podman_tested container checkpoint counter || return
+    echo "is $(podman_tested inspect -f '{{.State.Status}}' counter)"
+    before=$(podman_tested logs --tail 1 counter)
+    podman_tested container restore counter || return
+    sleep 1
+    continues "$before" "$(podman_tested logs --tail 1 counter)"
+    podman_tested exec counter echo exec works
+    podman_tested rm -f -t 0 counter >/dev/null
 }
 
 test_podman() {
@@ -394,6 +466,11 @@ test_podman() {
     fi
     check "podman: run -d, exec, pause, logs, stop, rm" 0 \
         '^exec sees pid 1: sh -c.* a living container shows: cgroup mount process state  exec status 9 paused log: begun ended  stopped with 3 removed $' joined podman_life "${network[@]}"
+    if criu check >/dev/null 2>&1; then
+        check "podman: container checkpoint, restore" 0 'counter is exited counter the count goes on exec works' joined podman_checkpoint "${network[@]}"
+    else
+        skip "podman: container checkpoint, restore" "no CRIU that works here"
+    fi
     check "podman: no container stays" 0 '^$' podman_tested ps -aq
     check "podman: nothing is left of them" 0 '^$' no_leftovers
     podman_tested rm -af >/dev/null 2>&1
@@ -412,6 +489,8 @@ export PODMAN_IGNORE_CGROUPSV1_WARNING=1
 trap clean_up EXIT
 echo "# $("$runtime" --version | head -n 1), $(stat -f -c %T /sys/fs/cgroup) at /sys/fs/cgroup"
 make_images
+# Else CRIU walks all cgroups of those hierarchies in whose root a container is, those of others included.
+mkdir -p /etc/criu && echo manage-cgroups=ignore | tee /etc/criu/runc.conf >/etc/criu/crun.conf
 if ! start_containerd; then
     echo "not ok containerd does not start:"
     tail -n 12 /tmp/containerd.log

@@ -1,9 +1,10 @@
 //! The command line: runc's global flags and commands, their definitions for clap and the values they become.
 //!
-//! No logic and no side effects: what a flag does is the business of its command. clap holds the definitions, and help,
-//! man pages and completions come from it; [`words`] sorts what callers write by these definitions, because runc's
-//! rules are Go's. Only the definitions of the command that runs are built. Called by `main`.
+//! No logic and no side effects: what a flag does is the business of its command. Help, man pages and completions come
+//! from clap, which gets the definitions when they are wanted; [`words`] sorts what callers write by the same
+//! definitions, because runc's rules are Go's. Called by `main`.
 
+mod arg;
 mod definitions;
 mod words;
 
@@ -35,7 +36,9 @@ pub struct Global {
 #[derive(Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Command {
+    Checkpoint(Checkpoint),
     Create(Create),
+    Restore(Restore),
     Run(Run),
     Start { id: String },
     State { id: String },
@@ -84,6 +87,73 @@ pub struct Run {
     pub keep: bool,
     /// Leave orphans of the container to the caller.
     pub no_subreaper: bool,
+}
+
+/// What `checkpoint` and `restore` share.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Criu {
+    /// Directory of the images. None: `checkpoint` in the current directory.
+    pub image_path: Option<PathBuf>,
+    /// Directory of logs. None: that of the images.
+    pub work_path: Option<PathBuf>,
+    /// Keep open TCP connections.
+    pub tcp_established: bool,
+    /// Unix sockets may have an end outside.
+    pub ext_unix_sk: bool,
+    /// The terminal may be the caller's.
+    pub shell_job: bool,
+    /// Keep file locks.
+    pub file_locks: bool,
+    /// Give back space in earlier images.
+    pub auto_dedup: bool,
+    /// Fetch memory when it is used.
+    pub lazy_pages: bool,
+    /// `soft`, `full`, `strict`, `ignore`, as given.
+    pub manage_cgroups_mode: String,
+    /// Namespaces that come back empty, as given.
+    pub empty_ns: Vec<String>,
+}
+
+/// `checkpoint`.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Container id as given.
+    pub id: String,
+    /// What it shares with `restore`.
+    pub criu: Criu,
+    /// Directory of earlier images, relative to that of the images.
+    pub parent_path: Option<PathBuf>,
+    /// Do not end the container.
+    pub leave_running: bool,
+    /// Leave out connections that are being made.
+    pub tcp_skip_in_flight: bool,
+    /// Link unlinked files back.
+    pub link_remap: bool,
+    /// Descriptor that gets a NUL byte when the page server is ready.
+    pub status_fd: Option<i32>,
+    /// `ADDRESS:PORT` as given.
+    pub page_server: Option<String>,
+    /// Save memory only and let the container run on.
+    pub pre_dump: bool,
+}
+
+/// `restore`.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Restore {
+    /// What it shares with `create`.
+    pub create: Create,
+    /// What it shares with `checkpoint`.
+    pub criu: Criu,
+    /// Return when the container runs.
+    pub detach: bool,
+    /// Leave orphans of the container to the caller.
+    pub no_subreaper: bool,
+    /// Come back with connections closed.
+    pub tcp_close: bool,
+    /// `TYPE:NAME` of an LSM profile.
+    pub lsm_profile: Option<String>,
+    /// LSM context for mounts.
+    pub lsm_mount_context: Option<String>,
 }
 
 /// `kill`.
@@ -338,7 +408,7 @@ pub fn tree(program: &str) -> clap::Command {
     plain_command(program)
         .about("Open Container Initiative runtime")
         .override_usage(format!("{program} [global options] COMMAND [options] [arguments]"))
-        .args(global_args())
+        .args(global_args().into_iter().map(arg::Arg::clap))
         .subcommands(COMMANDS.iter().map(|definition| subcommand(program, definition)))
         .help_template(
             "NAME:\n   {name} - {about}\n\nUSAGE:\n   {usage}\n\nCOMMANDS:\n{subcommands}\n\nGLOBAL OPTIONS:\n{options}",
@@ -351,8 +421,8 @@ fn subcommand(program: &'static str, definition: &Definition) -> clap::Command {
         .display_name(name)
         .bin_name(name)
         .about(definition.about)
-        .args((definition.args)())
-        .arg(switch("help", "print help").short('h'))
+        .args((definition.args)().into_iter().map(arg::Arg::clap))
+        .arg(switch("help", "print help").short('h').clap())
         .help_template("NAME:\n   {name} - {about}\n\nUSAGE:\n   {usage}\n\nOPTIONS:\n{options}")
 }
 

@@ -50,11 +50,6 @@ impl Console {
         let socket = self.socket.take().context("terminal socket")?;
         let master = crate::sys::socket::receive_fd(socket.as_fd()).context("receive the terminal")?;
         set_nonblocking(master.as_fd()).context("set up the terminal")?;
-        // Line ends are turned into CR LF by the caller's terminal setting or not at all.
-        if let Ok(mut settings) = termios::tcgetattr(&master) {
-            settings.output_flags.remove(termios::OutputFlags::ONLCR);
-            termios::tcsetattr(&master, SetArg::TCSANOW, &settings).context("set up the terminal")?;
-        }
         self.outer = [0, 1, 2].into_iter().find_map(|number| {
             let settings = termios::tcgetattr(fs::stdio(number)).ok()?;
             Some((fs::stdio(number).try_clone_to_owned().ok()?, settings))

@@ -3,6 +3,7 @@
 //! Engines match parts of these texts (contract: `executable file not found in $PATH`, `no such file or directory`,
 //! `permission denied`, `is a directory`); the tests name who.
 
+use crate::log;
 use crate::plan::Plan;
 use crate::plan::process::Process;
 use crate::sync::{Failure, Step};
@@ -13,6 +14,7 @@ use oci_spec::runtime::Hooks;
 /// dockerd exits 127 on it, Podman too.
 pub const NOT_IN_PATH: &str = "executable file not found in $PATH";
 const PREFIX: &str = "unable to start container process: error during container init: ";
+const BEFORE_EXEC: &str = "unable to start container process: error during container init";
 
 /// Why a container did not start.
 pub fn failure(failure: &Failure, plan: &Plan, hooks: Option<&Hooks>) -> Error {
@@ -63,9 +65,39 @@ pub fn failure(failure: &Failure, plan: &Plan, hooks: Option<&Hooks>) -> Error {
         Step::Root => format!("/root/path: mount {} on itself: {why}", plan.rootfs.to_string_lossy()),
         Step::Hostname => format!("/hostname: set it: {why}"),
         Step::Domainname => format!("/domainname: set it: {why}"),
+        Step::Exec => {
+            return Error::new(NotRun(process_step(failure, &plan.process))).context(BEFORE_EXEC);
+        }
         _ => process_step(failure, &plan.process),
     };
     anyhow!("{PREFIX}{text}")
+}
+
+/// The kernel has refused the program itself, once everything else was done: `exec PROGRAM: why`.
+#[derive(Debug)]
+pub struct NotRun(String);
+
+impl std::fmt::Display for NotRun {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for NotRun {}
+
+/// Ambient capabilities that the kernel will not raise (capabilities(7)): the program runs without them.
+pub fn warn_of_capabilities(process: &Process) {
+    let sets = &process.capabilities;
+    let lost = sets.ambient & !(sets.permitted & sets.inheritable);
+    if lost == 0 {
+        return;
+    }
+    let mut names: Vec<caps::Capability> =
+        caps::all().into_iter().filter(|capability| lost & capability.bitmask() != 0).collect();
+    names.sort_unstable_by_key(|capability| capability.index());
+    for name in names {
+        log::warn(format_args!("can't raise ambient capability {name}: {}", words(Errno::EPERM)));
+    }
 }
 
 /// Why a further process did not start.
@@ -117,8 +149,11 @@ fn process_step(failure: &Failure, process: &Process) -> String {
             let file = if index == 1 { "exec" } else { "keycreate" };
             format!("/process/selinuxLabel: write `/proc/thread-self/attr/{file}`: {why}")
         }
-        // A cpuset that is not the whole machine refuses SCHED_DEADLINE.
-        Step::Scheduling => format!("/process/scheduler: set it (does the cpuset allow it?): {why}"),
+        // A cpuset that is not the whole machine refuses SCHED_DEADLINE. The words are runc's.
+        Step::Scheduling if failure.errno == Errno::EPERM => {
+            format!("/process/scheduler: process scheduler can't be used together with AllowedCPUs: {why}")
+        }
+        Step::Scheduling => format!("/process/scheduler: set it: {why}"),
         Step::Rlimit => format!("/process/rlimits/{index}: error setting rlimit: {why}"),
         Step::NoNewPrivileges => format!("/process/noNewPrivileges: set it: {why}"),
         Step::Seccomp => format!("/linux/seccomp: install the filter: {why}"),

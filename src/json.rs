@@ -162,37 +162,19 @@ pub fn offset_of(text: &[u8], line: usize, column: usize) -> usize {
     (start + column).min(text.len())
 }
 
-/// What the spec or runc allows and the crate oci-spec does not read, in words that it does, together with the names of
-/// capabilities that were dropped. Nothing if there is nothing of the kind.
-///
-/// Capabilities that this build does not know are taken out: a newer engine may list them, and a capability that the
-/// kernel lacks cannot be granted anyway (spec: a warning, no error). The crate has two names of scheduler flags wrong, and
-/// wants lists of processors without the spaces, empty elements and empty texts that runc lets pass.
+/// What the spec or runc allows and the crate oci-spec does not read, in words that it does: fields left out that then are
+/// 0, two names of scheduler flags, lists of processors with spaces, empty elements or no text. Together with the names
+/// of capabilities that were dropped: a newer engine may list some that this build does not know, and a capability that
+/// the kernel lacks cannot be granted anyway (spec: a warning, no error). Nothing if there is nothing of the kind.
 pub fn adapted(text: &[u8]) -> Option<(Vec<u8>, Vec<String>)> {
     let mut config: serde_json::Value = serde_json::from_slice(text).ok()?;
     let mut dropped = Vec::new();
     let mut changed = false;
-    for process in ["/process", ""] {
-        let flags = config.pointer_mut(&format!("{process}/scheduler/flags")).and_then(|f| f.as_array_mut());
-        for flag in flags.into_iter().flatten() {
-            let word = match flag.as_str() {
-                Some("SCHED_FLAG_RESET_ON_FORK") => "SCHED_RESET_ON_FORK",
-                Some("SCHED_FLAG_DL_OVERRUN") => "SCHED_FLAG_D_L_OVERRUN",
-                _ => continue,
-            };
-            *flag = word.into();
-            changed = true;
-        }
-        let Some(affinity) = config.pointer_mut(&format!("{process}/execCPUAffinity")) else { continue };
-        for list in affinity.as_object_mut().into_iter().flat_map(|lists| lists.values_mut()) {
-            let Some(text) = list.as_str() else { continue };
-            let parts: Vec<&str> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
-            let plain = parts.join(",");
-            // Commas alone name nothing, which is a mistake to be told.
-            if plain != text && !(plain.is_empty() && text.contains(',')) || text.is_empty() {
-                *list = if plain.is_empty() { serde_json::Value::Null } else { plain.into() };
-                changed = true;
-            }
+    for pointer in ["/process", ""] {
+        if let Some(process) = config.pointer_mut(pointer).and_then(serde_json::Value::as_object_mut)
+            && process.contains_key("cwd")
+        {
+            changed |= complete(process);
         }
     }
     for pointer in ["/process/capabilities", "/capabilities"] {
@@ -202,10 +184,8 @@ pub fn adapted(text: &[u8]) -> Option<(Vec<u8>, Vec<String>)> {
                 let Some(name) = name.as_str() else { return true };
                 let known = crate::plan::process::capability_bit(name) != 0;
                 // Only what looks like a capability: anything else is a mistake to be told.
-                let plausible = name.strip_prefix("CAP_").is_some_and(|rest| {
-                    !rest.is_empty()
-                        && rest.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
-                });
+                let plausible = !name.is_empty()
+                    && name.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
                 if !known && plausible {
                     dropped.push(name.to_string());
                 }
@@ -219,6 +199,47 @@ pub fn adapted(text: &[u8]) -> Option<(Vec<u8>, Vec<String>)> {
     dropped.sort_unstable();
     dropped.dedup();
     Some((serde_json::to_vec(&config).ok()?, dropped))
+}
+
+/// Completes a `process`: true if there was something to do.
+fn complete(process: &mut serde_json::Map<String, serde_json::Value>) -> bool {
+    let mut changed = false;
+    let mut zero = |object: &mut serde_json::Map<String, serde_json::Value>, field: &str| {
+        if !object.contains_key(field) {
+            object.insert(field.into(), 0.into());
+            changed = true;
+        }
+    };
+    let user = process.entry("user").or_insert_with(|| serde_json::Map::new().into());
+    if let Some(user) = user.as_object_mut() {
+        zero(user, "uid");
+        zero(user, "gid");
+    }
+    if let Some(priority) = process.get_mut("ioPriority").and_then(serde_json::Value::as_object_mut) {
+        zero(priority, "priority");
+    }
+    let flags = process.get_mut("scheduler").and_then(|scheduler| scheduler.get_mut("flags"));
+    for flag in flags.and_then(serde_json::Value::as_array_mut).into_iter().flatten() {
+        let read_as = match flag.as_str() {
+            Some("SCHED_FLAG_RESET_ON_FORK") => "SCHED_RESET_ON_FORK",
+            Some("SCHED_FLAG_DL_OVERRUN") => "SCHED_FLAG_D_L_OVERRUN",
+            _ => continue,
+        };
+        *flag = read_as.into();
+        changed = true;
+    }
+    let lists = process.get_mut("execCPUAffinity").and_then(serde_json::Value::as_object_mut);
+    for list in lists.into_iter().flat_map(|lists| lists.values_mut()) {
+        let Some(text) = list.as_str() else { continue };
+        let parts: Vec<&str> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+        let plain = parts.join(",");
+        // Commas alone name nothing, which is a mistake to be told.
+        if plain != text && !(plain.is_empty() && text.contains(',')) || text.is_empty() {
+            *list = if plain.is_empty() { serde_json::Value::Null } else { plain.into() };
+            changed = true;
+        }
+    }
+    changed
 }
 
 #[cfg(test)]
@@ -298,5 +319,20 @@ mod tests {
         let new = String::from_utf8(new).unwrap();
         assert!(new.contains("CAP_KILL") && new.contains("rubbish") && !new.contains("FUTURE"));
         assert!(adapted(br#"{"process":{"capabilities":{"bounding":["CAP_KILL"]}}}"#).is_none());
+    }
+
+    #[test]
+    fn what_go_reads_as_zero_is_read() {
+        let text = br#"{"args":["x"],"cwd":"/","ioPriority":{"class":"IOPRIO_CLASS_IDLE"},
+            "scheduler":{"policy":"SCHED_DEADLINE","flags":["SCHED_FLAG_RESET_ON_FORK","SCHED_FLAG_DL_OVERRUN"]}}"#;
+        assert!(serde_json::from_slice::<oci_spec::runtime::Process>(text).is_err());
+        let process: oci_spec::runtime::Process = serde_json::from_slice(&adapted(text).unwrap().0).unwrap();
+        assert_eq!((process.user().uid(), process.user().gid()), (0, 0));
+        assert_eq!(process.io_priority().as_ref().unwrap().priority(), 0);
+        assert_eq!(process.scheduler().as_ref().unwrap().flags().as_ref().unwrap().len(), 2);
+        let text = br#"{"process":{"args":["x"],"cwd":"/","user":{"uid":5}}}"#;
+        let spec: serde_json::Value = serde_json::from_slice(&adapted(text).unwrap().0).unwrap();
+        assert_eq!(spec["process"]["user"], serde_json::json!({"uid": 5, "gid": 0}));
+        assert!(adapted(br#"{"process":{"cwd":"/","user":"root"}}"#).is_none());
     }
 }

@@ -91,6 +91,16 @@ pub fn error(message: impl Display) {
     }
 }
 
+/// The same, but on stderr without the log's own form.
+pub fn error_bare(message: impl Display) {
+    let log = current();
+    if log.file.is_some() {
+        write(log, Level::Error, &message);
+    }
+    // Nowhere is left to report that stderr is closed.
+    let _ = io::stderr().write_all(format!("{message}\n").as_bytes());
+}
+
 /// Something the user should know although the command goes on.
 pub fn warn(message: impl Display) {
     write(current(), Level::Warning, &message);

@@ -14,6 +14,7 @@ mod cgroup;
 mod cli;
 mod cmd;
 mod console;
+mod criu;
 mod exit;
 mod explain;
 mod first_fds;
@@ -26,6 +27,8 @@ mod log;
 mod lsm;
 mod net;
 mod netlink;
+mod notify;
+mod pid_file;
 mod plan;
 mod resctrl;
 mod signals;
@@ -74,14 +77,20 @@ fn run(program: &str, global: &Global, command: Command, failure: u8) -> ExitCod
         _ => String::new(),
     };
     dispatch(global, command).unwrap_or_else(|error| {
-        log::error(format_args!("{context}{}", describe(&error)));
+        match error.downcast_ref::<explain::NotRun>() {
+            // The program's own last word rather than the runtime's, as runc has it.
+            Some(not_run) if context.contains(" run ") => log::error_bare(not_run),
+            _ => log::error(format_args!("{context}{}", describe(&error))),
+        }
         ExitCode::from(failure)
     })
 }
 
 fn dispatch(global: &Global, command: Command) -> Result<ExitCode> {
     match command {
+        Command::Checkpoint(args) => cmd::checkpoint::checkpoint(global, args),
         Command::Create(args) => cmd::create::create(global, args),
+        Command::Restore(args) => cmd::restore::restore(global, args),
         Command::Run(args) => cmd::run::run(global, args),
         Command::Start { id } => cmd::start::start(global, &id),
         Command::State { id } => cmd::state::state(global, &id),

@@ -1,6 +1,8 @@
 //! The wait of the foreground: signals are handed on, terminal data carried, orphans reaped, until the process ends.
 
 use crate::console::Console;
+use crate::log;
+use crate::notify::Relay;
 use crate::sys::process::{self, Ended};
 use crate::sys::{Errno, Result as SysResult};
 use anyhow::{Context, Result};
@@ -35,8 +37,15 @@ impl Signals {
         }
     }
 
-    /// Waits for `pid` to end; whatever else ends meanwhile is reaped.
-    pub fn attend(&self, pid: i32, pidfd: BorrowedFd, mut console: Option<Console>) -> Result<Ended> {
+    /// Waits for `pid` to end; whatever else ends meanwhile is reaped. This process stays, so that it is the one that
+    /// the service manager behind `notify` is to watch.
+    pub fn attend(
+        &self,
+        pid: i32,
+        pidfd: BorrowedFd,
+        mut console: Option<Console>,
+        mut notify: Option<&Relay>,
+    ) -> Result<Ended> {
         loop {
             if let Some(how) = reap(pid).context("wait for the process")? {
                 if let Some(console) = &mut console {
@@ -49,6 +58,9 @@ impl Signals {
                 if let Some(console) = &console {
                     console.poll_fds(&mut fds);
                 }
+                if let Some(relay) = notify {
+                    fds.push(PollFd::new(relay.fd(), PollFlags::POLLIN));
+                }
                 match poll(&mut fds, PollTimeout::NONE) {
                     // Out of memory for a moment: the process runs on, so the wait must too.
                     Ok(_) | Err(Errno::EINTR | Errno::ENOMEM) => {}
@@ -57,6 +69,17 @@ impl Signals {
             }
             if let Some(console) = &mut console {
                 console.relay();
+            }
+            if let Some(relay) = notify {
+                match relay.hand_on(std::process::id() as i32) {
+                    Ok(false) => {}
+                    Ok(true) => notify = None,
+                    // The program runs, whoever hears of it.
+                    Err(error) => {
+                        log::warn(format_args!("{error:#}"));
+                        notify = None;
+                    }
+                }
             }
             while let Some(info) = self.next()? {
                 let number = info.ssi_signo as i32;

@@ -9,15 +9,18 @@ use crate::cgroup;
 use crate::explain;
 use crate::hooks::{self, HookState};
 use crate::idmap;
+use crate::idmapped;
 use crate::init::{self, Container};
 use crate::log;
 use crate::lsm;
 use crate::net;
+use crate::notify::Relay;
+use crate::pid_file::PidFile;
 use crate::plan::process::Process;
 use crate::plan::{self, Plan};
 use crate::resctrl::Group;
 use crate::state::{self, Dir, State, Store};
-use crate::sync::{At, Frame, Kind, Step, Wire};
+use crate::sync::{Frame, Kind, Wire};
 use crate::sys::process::{Cloned, Ended};
 use crate::sys::{Errno, exe, fs, process};
 use anyhow::{Context, Result, bail};
@@ -40,6 +43,10 @@ pub struct Request {
     pub options: plan::Options,
     /// Connected socket that gets the terminal.
     pub console: Option<OwnedFd>,
+    /// That terminal is carried by this process, and not handed to an engine.
+    pub own_terminal: bool,
+    /// The configuration names the directory of a notify socket.
+    pub notify: bool,
     /// Descriptors after 0, 1, 2 for the program.
     pub preserve_fds: u32,
     /// Absolute path of the pid file.
@@ -92,13 +99,16 @@ pub struct Started {
     pub pidfd: OwnedFd,
     /// The runtime's own network namespace, if it has left it and hooks are still to run there.
     pub home_network: Option<OwnedFd>,
+    /// The socket on which the program says that it is ready; `start` makes it where the program waits at the gate.
+    pub notify: Option<Relay>,
 }
 
 /// Undoes a half-made container: process, cgroup, state directory, in this order.
-struct Guard {
+pub struct Guard {
     dir: Option<Dir>,
     cgroup: Option<cgroup::Record>,
-    child: Option<(i32, OwnedFd)>,
+    /// The init process, a child of this one.
+    pub child: Option<(i32, OwnedFd)>,
     /// The resource control group, with what was made for it.
     resctrl: Option<Group>,
     /// Interfaces that were moved into the container: on an error they come back.
@@ -110,7 +120,8 @@ struct Guard {
 }
 
 impl Guard {
-    fn dir(&self) -> Result<&Dir> {
+    /// The state directory.
+    pub fn dir(&self) -> Result<&Dir> {
         self.dir.as_ref().context("the state directory is gone")
     }
 
@@ -162,6 +173,8 @@ struct Launch<'a> {
     seal: Option<exe::Seal>,
     /// The runtime's own network namespace, kept open if hooks may need it.
     home_network: Option<OwnedFd>,
+    /// User namespaces with the mappings of mounts.
+    idmaps: Vec<(usize, OwnedFd)>,
     /// The runtime has made the container's network namespace and is in it.
     in_new_network: bool,
 }
@@ -171,6 +184,22 @@ pub fn start(store: &Store, request: &mut Request) -> Result<Started> {
     let seal = request.seal.take();
     let request = &*request;
     state::check_id(&request.id)?;
+    let plan = plan(request)?;
+    explain::warn_of_capabilities(&plan.process);
+    if let Some(filter) = &plan.process.seccomp {
+        log::debug(format_args!("seccomp filter flags: {}", filter.flags));
+    }
+    let seen = !plan.namespaces.makes(libc::CLONE_NEWPID);
+    if let (Some(seal), true) = (&seal, seen) {
+        // In a pid namespace with others the init stage can be seen from its birth.
+        seal.apply().context("protect the own executable")?;
+    }
+    let begun = begin(store, request, &plan)?;
+    launch(request, plan, seal, begun)
+}
+
+/// Compiles the plan of the requested container; a user namespace to join says itself how it maps ids.
+pub fn plan(request: &Request) -> Result<Plan> {
     let spec = &request.bundle.spec;
     let mut plan =
         plan::compile(spec, &request.id, &request.bundle.dir, &request.bundle.rootfs, request.options)?;
@@ -184,14 +213,30 @@ pub fn start(store: &Store, request: &mut Request) -> Result<Started> {
         let (file, _, index) = open_namespace(&plan, join)?;
         idmap::adopt(&mut plan, file.as_fd(), index, process)?;
     }
-    let plan = plan;
-    let seen = !plan.namespaces.makes(libc::CLONE_NEWPID);
-    if let (Some(seal), true) = (&seal, seen) {
-        // In a pid namespace with others the init stage can be seen from its birth.
-        seal.apply().context("protect the own executable")?;
-    }
+    Ok(plan)
+}
+
+/// A container of which nothing runs yet.
+pub struct Begun {
+    /// Undoes it.
+    pub guard: Guard,
+    /// Its state, without a process.
+    pub state: State,
+    /// Its cgroup.
+    pub cgroup: cgroup::Live,
+    /// Where `start` will come, if the request asks for that.
+    pub gate: Option<OwnedFd>,
+    /// Where the program's readiness will arrive, if `run` is to hand it on.
+    pub notify: Option<Relay>,
+    /// Keeps others away until the container is made.
+    pub lock: OwnedFd,
+}
+
+/// Claims the id, writes down what a crash would leave behind, and makes the cgroup.
+pub fn begin(store: &Store, request: &Request, plan: &Plan) -> Result<Begun> {
+    let spec = &request.bundle.spec;
     let linux = spec.linux().as_ref().context("/linux: is required")?;
-    let cgroup_plan = cgroup::plan(linux, &request.id, cgroup_options(request, &plan))?;
+    let cgroup_plan = cgroup::plan(linux, &request.id, cgroup_options(request, plan))?;
     for warning in cgroup_plan.warnings() {
         log::warn(warning);
     }
@@ -238,12 +283,16 @@ pub fn start(store: &Store, request: &mut Request) -> Result<Started> {
         hook_state: container.for_hooks(),
         hooks_ran: false,
     };
-    let _lock = guard.dir()?.lock()?;
+    let lock = guard.dir()?.lock()?;
     guard.dir()?.write(&container)?;
     if let Some(filter) = &plan.process.seccomp {
         let program = state::seccomp_to_bytes(filter);
         guard.dir()?.put(state::SECCOMP, state::SECCOMP, &program).context("keep the seccomp program")?;
     }
+    if request.notify {
+        guard.dir()?.make_notify_directory().context("make the directory of the notify socket")?;
+    }
+    let notify = if request.notify && !request.gate { Relay::bind(guard.dir()?)? } else { None };
     let gate =
         if request.gate { Some(bind_gate(guard.dir()?).context("make the start gate")?) } else { None };
     // On an error it has removed what it made; what was there before is not ours.
@@ -256,7 +305,14 @@ pub fn start(store: &Store, request: &mut Request) -> Result<Started> {
              discouraged (as it is impossible to properly kill all container's processes)",
         );
     }
+    Ok(Begun { guard, state: container, cgroup, gate, notify, lock })
+}
 
+/// Starts the init stage of a container that was begun, and lets it go as far as the request says.
+fn launch(request: &Request, plan: Plan, seal: Option<exe::Seal>, begun: Begun) -> Result<Started> {
+    let Begun { mut guard, state: mut container, cgroup, gate, notify, lock: _lock } = begun;
+    let spec = &request.bundle.spec;
+    let hooks = spec.hooks().as_ref();
     if let Some((rdt, group)) = plan.intel_rdt.as_ref().zip(container.resctrl.clone()) {
         guard.resctrl.insert(group).create(rdt)?;
     }
@@ -282,6 +338,7 @@ pub fn start(store: &Store, request: &mut Request) -> Result<Started> {
         hooks,
         gate,
         home_network,
+        idmaps: idmapped::namespaces(&plan)?,
         in_new_network: false,
     };
     if !launch.attempt(&mut container, &mut guard, true)? {
@@ -293,14 +350,26 @@ pub fn start(store: &Store, request: &mut Request) -> Result<Started> {
             bail!("init process was killed before it could do anything");
         }
     }
-    let (pid, pidfd) = guard.child.take().context("the init process is gone")?;
-    let dir = guard.dir.take().context("the state directory is gone")?;
-    guard.cgroup = None;
+    log::debug(if request.gate { "init process waits for start" } else { "init process runs the program" });
     let home_network = launch.home_network.take();
     // This process is about to end or to wait: giving back memory piece by piece would only cost time.
     drop(launch);
     std::mem::forget(plan);
-    let started = Started { dir, state: container, pidfd, home_network };
+    finish(request, guard, container, home_network, notify)
+}
+
+/// The container runs or waits at its gate: hands it over and tells the caller.
+pub fn finish(
+    request: &Request,
+    mut guard: Guard,
+    container: State,
+    home_network: Option<OwnedFd>,
+    notify: Option<Relay>,
+) -> Result<Started> {
+    let (pid, pidfd) = guard.child.take().context("the init process is gone")?;
+    let dir = guard.dir.take().context("the state directory is gone")?;
+    guard.cgroup = None;
+    let started = Started { dir, state: container, pidfd, home_network, notify };
     if let Err(error) = announce(request, &started, pid) {
         // The caller will not know the container: undo it like any other failure.
         guard.child = Some((pid, started.pidfd));
@@ -331,7 +400,7 @@ fn announce(request: &Request, started: &Started, pid: i32) -> Result<()> {
         send_pidfd(path, b"standard", started.pidfd.as_fd())?;
     }
     match &request.pid_file {
-        Some(path) => write_pid_file(path, pid),
+        Some(path) => PidFile::open(path.clone())?.write(pid),
         None => Ok(()),
     }
 }
@@ -351,7 +420,7 @@ impl Launch<'_> {
             gate: self.gate.as_ref().map(OwnedFd::try_clone).transpose().context("copy a descriptor")?,
             cgroups: self.cgroup.join_files(into_cgroup)?,
             proc: None,
-            idmaps: crate::idmapped::namespaces(self.plan)?,
+            idmaps: &self.idmaps,
             cgroup_view: self.cgroup.view()?,
             join: open_namespaces(self.plan)?,
             seal: self.seal.as_ref().map(|seal| (seal, self.plan.namespaces.makes(libc::CLONE_NEWPID))),
@@ -368,6 +437,7 @@ impl Launch<'_> {
                 .map(OwnedFd::try_clone)
                 .transpose()
                 .context("copy a descriptor")?,
+            own_terminal: self.request.own_terminal,
             preserve_fds: self.request.preserve_fds,
             signal_mask: self.request.signal_mask,
         };
@@ -401,6 +471,7 @@ impl Launch<'_> {
         {
             return self.ended(Frame::Lost, guard, into_cgroup);
         }
+        log::debug(format_args!("init process: {pid}"));
 
         // The child mounts meanwhile: the network namespace alone is a fifth of a container start.
         if new_network {
@@ -459,9 +530,9 @@ impl Launch<'_> {
     fn listen(&self, wire: &Wire, guard: &Guard, sources: Option<&OwnedFd>) -> Result<Frame> {
         loop {
             match (wire.receive().context("wait for the init stage")?, sources, &guard.child) {
-                (Frame::NeedSource(index), Some(sources), Some((_, pidfd))) => {
-                    let sent = init::source::send(self.plan, index, pidfd.as_fd(), sources.as_fd());
-                    sent.at_index(Step::MountSource, index)
+                (Frame::NeedSource(index), Some(sources), Some((pid, pidfd))) => {
+                    let init = (*pid, pidfd.as_fd());
+                    init::source::send(self.plan, index, init, &self.idmaps, sources.as_fd())
                         .map_err(|failure| explain::failure(&failure, self.plan, self.hooks))?;
                 }
                 (Frame::Listener(fd), ..) => {
@@ -526,7 +597,6 @@ impl Launch<'_> {
         }
     }
 
-    #[allow(deprecated)]
     fn run_runtime_hooks(&mut self, guard: &mut Guard, pid: i32) -> Result<()> {
         if let Some(home) = &self.home_network
             && self.in_new_network
@@ -535,9 +605,17 @@ impl Launch<'_> {
                 .context("return to the own network namespace")?;
             // From now on there is no way back for a second attempt, and none is made once hooks have run.
         }
-        let json = guard.hook_state.json("creating", pid);
-        let Some(hooks) = self.hooks else { return Ok(()) };
-        guard.hooks_ran = true;
+        guard.run_runtime_hooks(self.hooks, pid)
+    }
+}
+
+impl Guard {
+    /// Runs the prestart and createRuntime hooks; from then on poststop hooks run if the container is undone.
+    #[allow(deprecated)]
+    pub fn run_runtime_hooks(&mut self, hooks: Option<&Hooks>, pid: i32) -> Result<()> {
+        let json = self.hook_state.json("creating", pid);
+        let Some(hooks) = hooks else { return Ok(()) };
+        self.hooks_ran = true;
         for (name, list) in [("prestart", hooks.prestart()), ("createRuntime", hooks.create_runtime())] {
             run_hooks(name, list.as_deref().unwrap_or_default(), &json)?;
         }
@@ -684,39 +762,6 @@ fn bind_gate(dir: &Dir) -> Result<OwnedFd> {
     bind(gate.as_raw_fd(), &UnixAddr::new(dir.socket_path(state::GATE).as_str())?)?;
     listen(&gate, Backlog::new(8)?)?;
     Ok(gate)
-}
-
-/// Writes `pid` in decimal, without a newline, into a new file that then takes the place of `path`.
-pub fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
-    let parent = path.parent().unwrap_or(Path::new("/"));
-    let dir = fs::open(&plan::c_path(parent, "--pid-file")?, libc::O_PATH | libc::O_DIRECTORY, 0)
-        .with_context(|| format!("open {}", parent.display()))?;
-    write_pid_file_at(dir.as_fd(), path, pid)
-}
-
-/// The same in a directory that is open already; of `path` only the last part is used.
-pub fn write_pid_file_at(dir: BorrowedFd, path: &Path, pid: i32) -> Result<()> {
-    use nix::unistd::{UnlinkatFlags, unlinkat};
-    let what = || format!("write pid file {}", path.display());
-    let name = CString::new(path.file_name().with_context(what)?.as_bytes()).with_context(what)?;
-    let temporary = CString::new([b".", name.to_bytes()].concat()).with_context(what)?;
-    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
-    let file = match fs::openat(dir, &temporary, flags, 0o644) {
-        Err(Errno::EEXIST) => {
-            // What a killed run left.
-            unlinkat(dir, temporary.as_c_str(), UnlinkatFlags::NoRemoveDir).with_context(what)?;
-            fs::openat(dir, &temporary, flags, 0o644)
-        }
-        other => other,
-    }
-    .with_context(what)?;
-    let moved = fs::write_once(file.as_fd(), pid.to_string().as_bytes())
-        .and_then(|()| nix::fcntl::renameat(dir, temporary.as_c_str(), dir, name.as_c_str()));
-    if moved.is_err() {
-        // The error that led here is the one to tell.
-        let _ = unlinkat(dir, temporary.as_c_str(), UnlinkatFlags::NoRemoveDir);
-    }
-    moved.with_context(what)
 }
 
 /// Passes a pidfd to the socket at `path`.

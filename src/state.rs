@@ -5,6 +5,7 @@
 //! would need cleaning up, so that whatever a killed runtime leaves behind can be found by `delete`.
 
 use crate::cgroup;
+use crate::notify;
 use crate::plan::memory_policy::MemoryPolicy;
 use crate::plan::seccomp::{Agent, Filter};
 use crate::resctrl::Group;
@@ -155,6 +156,12 @@ impl Store {
             _ => (PathBuf::from("/run/naru"), false),
         };
         Ok(Store { root, explicit: false, sticky })
+    }
+
+    /// Where the directory of a container is.
+    pub fn path_of(&self, id: &str) -> Result<PathBuf> {
+        let root = std::path::absolute(&self.root).context("find the root of all states")?;
+        Ok(root.join(id))
     }
 
     /// Makes the directory of a new container, which is what claims the id.
@@ -365,14 +372,39 @@ impl Dir {
         }
     }
 
+    /// Makes the directory for the notify socket (notify.rs), which users of the container may enter.
+    pub fn make_notify_directory(&self) -> crate::sys::Result<()> {
+        mkdirat(&self.fd, notify::DIRECTORY, Mode::from_bits_truncate(0o755))
+    }
+
+    /// The container sees it read-only, so that nothing but the socket can be in there.
+    fn remove_notify_directory(&self) -> Result<()> {
+        let dir = open_dir(self.fd.as_fd(), notify::DIRECTORY).context("remove the notify socket")?;
+        match unlinkat(&dir, notify::SOCKET, UnlinkatFlags::NoRemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(errno) => return Err(errno).context("remove the notify socket"),
+        }
+        unlinkat(&self.fd, notify::DIRECTORY, UnlinkatFlags::RemoveDir).context("remove the notify socket")
+    }
+
     /// The gate, the seccomp program, what a killed write has left.
     fn remove_rest(&self) -> Result<()> {
         let mut dir =
             nix::dir::Dir::openat(&self.fd, ".", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
         for entry in dir.iter() {
             let entry = entry?;
-            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-                unlinkat(&self.fd, entry.file_name(), UnlinkatFlags::NoRemoveDir)?;
+            if matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                continue;
+            }
+            match unlinkat(&self.fd, entry.file_name(), UnlinkatFlags::NoRemoveDir) {
+                Err(Errno::EISDIR) if entry.file_name() == notify::DIRECTORY => {
+                    self.remove_notify_directory()?;
+                }
+                // The root that a killed restore has bound for CRIU.
+                Err(Errno::EISDIR | Errno::EBUSY) => {
+                    crate::sys::mount::remove_mount_point(self.fd(), entry.file_name())?;
+                }
+                other => other?,
             }
         }
         unlinkat(&self.parent, self.name.as_c_str(), UnlinkatFlags::RemoveDir)

@@ -7,10 +7,13 @@
 use super::record::{Hierarchy, Record};
 use super::{Version, file, path};
 use crate::sys::words;
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// What runc says of a sub-cgroup that cannot be entered. The process writes 0, which means itself.
+const ADDING: &str = "error adding pid 0 to cgroups";
 
 /// Descriptors by which a process enters the container's cgroup; good after the mount namespace was left, too.
 #[derive(Default)]
@@ -83,7 +86,8 @@ impl Record {
             }
             let below = path::clean(below);
             if !one.is_unified() {
-                entry.files.push(open_tasks(&path::join(&one.dir(), &below))?);
+                let tasks = open_tasks(&path::join(&one.dir(), &below));
+                entry.files.push(if below.is_empty() { tasks? } else { tasks.context(ADDING)? });
             } else if self.version == Version::V2 && below.is_empty() {
                 let own = file::open_dir(file::ABSOLUTE, &one.dir());
                 let home = init_dir(one, init);
@@ -98,8 +102,9 @@ impl Record {
                     }
                 };
             } else {
-                let fail =
-                    |errno| anyhow!("open cgroup {}: {}", path::join(&one.dir(), &below), words(errno));
+                let fail = |errno| {
+                    anyhow!("{ADDING}: open cgroup {}: {}", path::join(&one.dir(), &below), words(errno))
+                };
                 let dir = open_below(one, &below).map_err(fail)?;
                 entry.fallback.push(open_procs(dir.as_fd()).map_err(fail)?);
                 entry.clone_into = Some(dir);

@@ -2,11 +2,13 @@
 //!
 //! The only place that knows a flag's name. No side effects; called by the parser.
 
+use super::arg::{Arg, Kind};
 use super::words::{Words, parse_bool};
-use super::{Command, Create, Events, Exec, Global, Kill, OutputFormat, Ps, Run, Spec, Update};
+use super::{
+    Checkpoint, Command, Create, Criu, Events, Exec, Global, Kill, OutputFormat, Ps, Restore, Run, Spec,
+    Update,
+};
 use crate::log::Format;
-use clap::builder::ValueParser;
-use clap::{Arg, ArgAction};
 use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
@@ -14,7 +16,7 @@ use std::time::Duration;
 /// Time between figures of `events`.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// A command as clap and [`sort`](super::words::sort) need it.
+/// A command as [`sort`](super::words::sort) and clap need it.
 pub struct Definition {
     pub name: &'static str,
     pub about: &'static str,
@@ -30,6 +32,14 @@ pub struct Definition {
 /// Every command there is; one that is missing here is unknown in every respect, so that callers who probe for it
 /// (Podman and CRI-O run `checkpoint --help`) see that it is missing.
 pub const COMMANDS: &[Definition] = &[
+    Definition {
+        name: "checkpoint",
+        about: "save a running container to files, by CRIU",
+        args: checkpoint_args,
+        stops: false,
+        failure: 1,
+        read: read_checkpoint,
+    },
     Definition {
         name: "create",
         about: "create a container from a bundle and leave it before its start",
@@ -126,10 +136,18 @@ pub const COMMANDS: &[Definition] = &[
     Definition {
         name: "ps",
         about: "list the processes in a container",
-        args: || vec![format(), id(), word("args", "options of ps(1)").num_args(0..)],
+        args: || vec![format(), id(), word("args", "options of ps(1)").any_number()],
         stops: true,
         failure: 1,
         read: |v| Ok(Command::Ps(Ps { id: read_id(v), format: read_format(v)?, args: rest(v) })),
+    },
+    Definition {
+        name: "restore",
+        about: "bring a container back from a checkpoint, by CRIU",
+        args: restore_args,
+        stops: false,
+        failure: 1,
+        read: read_restore,
     },
     Definition {
         name: "resume",
@@ -228,6 +246,55 @@ fn create_args() -> Vec<Arg> {
     ]
 }
 
+/// Flags that `checkpoint` and `restore` share.
+fn criu_args() -> Vec<Arg> {
+    vec![
+        value("image-path", "directory of the images (default: checkpoint, in the current directory)"),
+        value("work-path", "directory of logs and other work files (default: that of the images)"),
+        switch("tcp-established", "allow open TCP connections"),
+        switch("ext-unix-sk", "allow unix sockets with an end outside the container"),
+        switch("shell-job", "allow a terminal that is the caller's own"),
+        switch("file-locks", "allow file locks"),
+        value("manage-cgroups-mode", "what to do with cgroups: soft (default), full, strict or ignore"),
+        list("empty-ns", "namespace that comes back empty: network (which always does)"),
+        switch("auto-dedup", "give back space in earlier images"),
+        switch("lazy-pages", "fetch memory when it is used"),
+    ]
+}
+
+fn checkpoint_args() -> Vec<Arg> {
+    let mut args = criu_args();
+    args.extend([
+        value("parent-path", "directory of a pre-dump's images, relative to --image-path"),
+        switch("leave-running", "let the container run on"),
+        switch("tcp-skip-in-flight", "leave out TCP connections that are being made"),
+        switch("link-remap", "link unlinked files that are in use back"),
+        value("status-fd", "descriptor that gets a NUL byte when lazy pages can be fetched"),
+        value("page-server", "ADDRESS:PORT of the page server"),
+        switch("pre-dump", "save memory only, and let the container run on"),
+        id(),
+    ]);
+    args
+}
+
+fn restore_args() -> Vec<Arg> {
+    let mut args = criu_args();
+    args.extend([
+        value("bundle", "bundle directory (default: the current directory)").short('b'),
+        value("console-socket", "unix socket that gets the master of the terminal"),
+        value("pid-file", "file to write the pid of the init process to"),
+        switch("detach", "return when the container runs").short('d'),
+        switch("no-subreaper", "leave orphans of the container to the caller"),
+        switch("no-pivot", "accepted for callers that create with it"),
+        value("preserve-fds", "accepted for callers that create with it").hide(true),
+        switch("tcp-close", "bring TCP connections back closed"),
+        value("lsm-profile", "LSM profile to restore with, TYPE:NAME"),
+        value("lsm-mount-context", "LSM context for mounts"),
+        id(),
+    ]);
+    args
+}
+
 fn exec_args() -> Vec<Arg> {
     vec![
         value("console-socket", "unix socket that gets the master of the terminal"),
@@ -248,7 +315,7 @@ fn exec_args() -> Vec<Arg> {
         list("cgroup", "existing cgroup below the container's, [CONTROLLER,..:]PATH"),
         switch("ignore-paused", "go on although the container is paused"),
         id(),
-        word("command", "program and its arguments").num_args(0..),
+        word("command", "program and its arguments").any_number(),
     ]
 }
 
@@ -278,22 +345,22 @@ fn update_args() -> Vec<Arg> {
     ]
 }
 
-fn value(name: &'static str, help: &'static str) -> Arg {
-    word(name, help).long(name).value_name("value").action(ArgAction::Set)
+const fn value(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name, Kind::Value, help)
 }
 
-fn list(name: &'static str, help: &'static str) -> Arg {
-    word(name, help).long(name).value_name("value").action(ArgAction::Append)
+const fn list(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name, Kind::List, help)
 }
 
-/// Values are stored as they came: no encoding is asked of paths and arguments.
-fn word(name: &'static str, help: &'static str) -> Arg {
-    Arg::new(name).help(help).value_parser(ValueParser::os_string())
+/// A positional argument.
+const fn word(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name, Kind::Positional, help)
 }
 
 /// A flag without a value.
-pub fn switch(name: &'static str, help: &'static str) -> Arg {
-    Arg::new(name).long(name).help(help).action(ArgAction::SetTrue)
+pub const fn switch(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name, Kind::Switch, help)
 }
 
 fn format() -> Arg {
@@ -301,7 +368,7 @@ fn format() -> Arg {
 }
 
 fn id() -> Arg {
-    word("container-id", "name of the container, unique under its root").required(true)
+    word("container-id", "name of the container, unique under its root").required()
 }
 
 /// The last value of a flag. Callers pass an empty value where they mean none, as runc takes it.
@@ -371,6 +438,56 @@ fn read_create(words: &Words) -> Result<Create, String> {
         no_new_keyring: words.switch("no-new-keyring"),
         preserve_fds: read_preserve_fds(words)?,
     })
+}
+
+fn read_criu(words: &Words) -> Result<Criu, String> {
+    Ok(Criu {
+        image_path: path(words, "image-path"),
+        work_path: path(words, "work-path"),
+        tcp_established: words.switch("tcp-established"),
+        ext_unix_sk: words.switch("ext-unix-sk"),
+        shell_job: words.switch("shell-job"),
+        file_locks: words.switch("file-locks"),
+        auto_dedup: words.switch("auto-dedup"),
+        lazy_pages: words.switch("lazy-pages"),
+        manage_cgroups_mode: text(words, "manage-cgroups-mode")?.unwrap_or_default(),
+        empty_ns: texts(words, "empty-ns")?,
+    })
+}
+
+fn read_checkpoint(words: &Words) -> Result<Command, String> {
+    let status_fd = integer(words, "status-fd")?.filter(|&fd| fd >= 0);
+    Ok(Command::Checkpoint(Checkpoint {
+        id: read_id(words),
+        criu: read_criu(words)?,
+        parent_path: path(words, "parent-path"),
+        leave_running: words.switch("leave-running"),
+        tcp_skip_in_flight: words.switch("tcp-skip-in-flight"),
+        link_remap: words.switch("link-remap"),
+        status_fd: status_fd.map(|fd| i32::try_from(fd).unwrap_or(i32::MAX)),
+        page_server: text(words, "page-server")?,
+        pre_dump: words.switch("pre-dump"),
+    }))
+}
+
+fn read_restore(words: &Words) -> Result<Command, String> {
+    Ok(Command::Restore(Restore {
+        create: Create {
+            id: read_id(words),
+            bundle: path(words, "bundle"),
+            console_socket: path(words, "console-socket"),
+            pid_file: path(words, "pid-file"),
+            no_pivot: words.switch("no-pivot"),
+            preserve_fds: read_preserve_fds(words)?,
+            ..Create::default()
+        },
+        criu: read_criu(words)?,
+        detach: words.switch("detach"),
+        no_subreaper: words.switch("no-subreaper"),
+        tcp_close: words.switch("tcp-close"),
+        lsm_profile: text(words, "lsm-profile")?,
+        lsm_mount_context: text(words, "lsm-mount-context")?,
+    }))
 }
 
 fn read_exec(words: &Words) -> Result<Command, String> {

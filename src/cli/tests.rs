@@ -266,7 +266,7 @@ fn refusals_have_runcs_words() {
 #[test]
 fn an_empty_id_is_refused_by_every_command_that_takes_one() {
     for definition in COMMANDS {
-        let takes_id = (definition.args)().iter().any(|arg| arg.get_id() == "container-id");
+        let takes_id = (definition.args)().iter().any(|arg| arg.name == "container-id");
         if takes_id {
             let refusal = parse(&["naru", definition.name, ""].map(OsString::from)).unwrap_err();
             assert_eq!(refusal.message, "container id cannot be empty");
@@ -283,11 +283,40 @@ fn a_refused_command_is_logged_where_the_global_flags_say() {
 }
 
 #[test]
-fn checkpoint_is_unknown_until_it_exists() {
+fn checkpoint_and_restore_are_there_for_who_probes() {
     // Podman and CRI-O take exit 0 of `checkpoint --help` for support.
     for command in ["checkpoint", "restore"] {
-        assert_eq!(refusal(&format!("{command} --help")).code, 3);
+        assert!(matches!(read(&format!("{command} --help")), Ok(Request::Help(_))));
     }
+    // Podman learns from this text whether pods can be restored.
+    assert_eq!(refusal("restore --lsm-mount-context").message, "flag needs an argument: -lsm-mount-context");
+}
+
+#[test]
+fn podman_checkpoint_and_go_runc_restore() {
+    let (_, command) = run("checkpoint --image-path /i --work-path /w --leave-running --leave-running \
+         --tcp-established --file-locks --status-fd -1 --empty-ns network c1");
+    let criu = Criu {
+        image_path: path("/i"),
+        work_path: path("/w"),
+        tcp_established: true,
+        file_locks: true,
+        empty_ns: vec!["network".into()],
+        ..Criu::default()
+    };
+    let wanted = Checkpoint { id: "c1".into(), criu, leave_running: true, ..Checkpoint::default() };
+    assert_eq!(command, Command::Checkpoint(wanted));
+    let (_, command) =
+        run("restore --image-path /i --detach --pid-file /p -no-subreaper --tcp-close --bundle /b c1");
+    let wanted = Restore {
+        create: Create { id: "c1".into(), bundle: path("/b"), pid_file: path("/p"), ..Create::default() },
+        criu: Criu { image_path: path("/i"), ..Criu::default() },
+        detach: true,
+        no_subreaper: true,
+        tcp_close: true,
+        ..Restore::default()
+    };
+    assert_eq!(command, Command::Restore(wanted));
 }
 
 #[test]
@@ -322,14 +351,15 @@ fn the_definitions_are_sound_for_clap() {
     tree("naru").debug_assert();
     // Every flag of a command can be given together with every global one.
     for definition in COMMANDS {
-        let words = (definition.args)().iter().fold(String::new(), |words, arg| match arg.get_long() {
-            Some(long) if matches!(arg.get_action(), clap::ArgAction::SetTrue) => format!("{words} --{long}"),
+        let words = (definition.args)().iter().fold(String::new(), |words, arg| match arg.long() {
+            Some(long) if arg.kind == arg::Kind::Switch => format!("{words} --{long}"),
             Some("format") => words + " --format json",
             Some("interval") => words + " --interval 1s",
             Some(long) => format!("{words} --{long} 1"),
             None => words,
         });
-        let ids = if (definition.args)().iter().any(|arg| arg.is_positional()) { "c1" } else { "" };
+        let ids =
+            if (definition.args)().iter().any(|arg| arg.kind == arg::Kind::Positional) { "c1" } else { "" };
         run(&format!(
             "--debug --log l --log-format json --root /r --systemd-cgroup --rootless 1 --criu c {} {words} {ids}",
             definition.name

@@ -1,10 +1,10 @@
-//! Sorts the words of a command line into flags and arguments, by clap's definitions and Go's rules.
+//! Sorts the words of a command line into flags and arguments, by the definitions and Go's rules.
 //!
 //! One dash or two mean the same, for short and long names alike (go-runc sends `-no-subreaper`); a switch takes
 //! `=true` or `=false`; the next word is a value whatever it looks like; flags may repeat. clap's own parser has
 //! other rules, and it makes the reading of a cold `create` line 37 us instead of 11. No meaning here; called by the parser.
 
-use clap::{Arg, ArgAction};
+use super::arg::{Arg, Kind};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
@@ -54,7 +54,7 @@ impl<'a> Words<'a> {
 
     fn given(&self, name: &str) -> impl DoubleEndedIterator<Item = Given<'a>> {
         // The tests run every command with every flag, so a name that no definition has does not get far.
-        debug_assert!(name == "help" || self.args.iter().any(|arg| arg.get_long() == Some(name)), "{name}");
+        debug_assert!(name == "help" || self.args.iter().any(|arg| arg.long() == Some(name)), "{name}");
         self.flags.iter().filter(move |(long, _)| *long == name).map(|(_, given)| *given)
     }
 }
@@ -118,24 +118,21 @@ fn lookup<'a>(name: &[u8], args: &'a [Arg]) -> Option<(&'a str, bool)> {
         _ => None,
     };
     args.iter().find_map(|arg| {
-        let long = arg.get_long()?;
+        let long = arg.long()?;
         let named = match short {
             None => long.as_bytes() == name,
-            Some(short) => {
-                arg.get_short() == Some(short)
-                    || arg.get_all_short_aliases().is_some_and(|all| all.contains(&short))
-            }
+            Some(short) => arg.is_named(short),
         };
-        named.then(|| (long, matches!(arg.get_action(), ArgAction::SetTrue)))
+        named.then_some((long, arg.kind == Kind::Switch))
     })
 }
 
 /// What is wrong with the number of positional words, in runc's words.
 pub fn check_count(words: &Words) -> Result<(), String> {
     let (mut least, mut most) = (0, 0_usize);
-    for place in words.args.iter().filter(|arg| arg.is_positional()) {
-        least += usize::from(place.is_required_set());
-        most = most.saturating_add(place.get_num_args().map_or(1, |range| range.max_values()));
+    for place in words.args.iter().filter(|arg| arg.kind == Kind::Positional) {
+        least += usize::from(place.required);
+        most = most.saturating_add(if place.any_number { usize::MAX } else { 1 });
     }
     match words.positional.len() {
         given if given >= least && given <= most => Ok(()),

@@ -4,9 +4,10 @@ use super::absolute;
 use crate::bundle;
 use crate::cli::{self, Global};
 use crate::exit::ExitCode;
+use crate::notify;
 use crate::plan;
 use crate::spawn::{self, Request};
-use crate::state::Store;
+use crate::state::{Store, check_id};
 use crate::sys::process;
 use crate::sys::{exe, layout};
 use anyhow::{Context, Result, bail};
@@ -16,7 +17,7 @@ use std::os::fd::OwnedFd;
 /// Makes the container and returns once it is `created`.
 pub fn create(global: &Global, args: cli::Create) -> Result<ExitCode> {
     let store = Store::new(global.root.as_deref())?;
-    let mut request = request(global, args, true)?;
+    let mut request = request(global, &store, args, true)?;
     let started = spawn::start(&store, &mut request)?;
     // The process ends here: giving back memory piece by piece would only cost time.
     std::mem::forget((started, request));
@@ -25,7 +26,7 @@ pub fn create(global: &Global, args: cli::Create) -> Result<ExitCode> {
 
 /// What `create` and `run` share: the bundle, the terminal's rules, the descriptors to hand on. `detached`: the
 /// runtime returns while the program lives.
-pub fn request(global: &Global, args: cli::Create, detached: bool) -> Result<Request> {
+pub fn request(global: &Global, store: &Store, args: cli::Create, detached: bool) -> Result<Request> {
     layout::populate_stack();
     let signal_mask = SigSet::thread_get_mask().context("read the signal mask")?;
     // Before anything is connected or made, because it may start the program anew.
@@ -35,7 +36,12 @@ pub fn request(global: &Global, args: cli::Create, detached: bool) -> Result<Req
     let pid_file = args.pid_file.as_deref().map(absolute).transpose()?;
     let pidfd_socket = args.pidfd_socket.as_deref().map(absolute).transpose()?;
     let console_socket = args.console_socket.as_deref().filter(|path| !path.as_os_str().is_empty());
-    let bundle = bundle::load(args.bundle.as_deref())?;
+    let mut bundle = bundle::load(args.bundle.as_deref())?;
+    let notify = notify::callers_socket().is_some();
+    if notify {
+        check_id(&args.id)?;
+        notify::add_to(&mut bundle.spec, &store.path_of(&args.id)?)?;
+    }
     let terminal = bundle.spec.process().as_ref().is_some_and(|process| process.terminal().unwrap_or(false));
     check_terminal(terminal, detached, console_socket.is_some())?;
     let console: Option<OwnedFd> = match console_socket {
@@ -54,6 +60,8 @@ pub fn request(global: &Global, args: cli::Create, detached: bool) -> Result<Req
             unprivileged: !process::is_root(),
         },
         console,
+        own_terminal: false,
+        notify,
         preserve_fds,
         pid_file,
         pidfd_socket,

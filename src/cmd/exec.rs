@@ -10,14 +10,16 @@ use crate::console::Console;
 use crate::exit::ExitCode;
 use crate::explain;
 use crate::init::{self, Exec};
+use crate::log;
 use crate::lsm;
+use crate::pid_file::PidFile;
 use crate::plan::process::{self as plan, Process};
 use crate::signals::Signals;
 use crate::spawn;
 use crate::state::{self, Dir, State, Status, Store};
 use crate::sync::{Frame, Kind, Wire};
 use crate::sys::process::{Cloned, Ended};
-use crate::sys::{Errno, exe, fs, layout, process};
+use crate::sys::{Errno, exe, layout, process};
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime::{Capability, LinuxCapabilitiesBuilder, Process as SpecProcess, UserBuilder};
 use std::ffi::CString;
@@ -69,6 +71,7 @@ pub fn exec(global: &Global, args: cli::Exec) -> Result<ExitCode> {
     if !process.groups.is_empty() && !process::is_root() && denies_setgroups(state.pid) {
         bail!("/process/user/additionalGids: {}", crate::plan::rootless::NO_GROUPS);
     }
+    explain::warn_of_capabilities(&process);
     process.memory_policy.clone_from(&state.memory_policy);
     lsm::check(&process)?;
     create::check_terminal(process.terminal, args.detach, args.console_socket.is_some())?;
@@ -108,7 +111,7 @@ pub fn exec(global: &Global, args: cli::Exec) -> Result<ExitCode> {
     let (pid, pidfd) = join.run(&process, child, pid_file, pidfd_socket, &mut seal)?;
     let Some(signals) = signals else { return Ok(ExitCode::SUCCESS) };
     let console = console.map(Console::take_over).transpose()?;
-    let ended = signals.attend(pid, pidfd.as_fd(), console)?;
+    let ended = signals.attend(pid, pidfd.as_fd(), console, None)?;
     Ok(ExitCode::from(ended.status() as u8))
 }
 
@@ -223,26 +226,6 @@ fn compile(process: &SpecProcess, dir: &Dir, state: &State) -> Result<Process> {
     Ok(process)
 }
 
-/// A pid file whose directory was opened while the host's paths could still be seen.
-struct PidFile {
-    path: std::path::PathBuf,
-    dir: OwnedFd,
-}
-
-impl PidFile {
-    fn open(path: std::path::PathBuf) -> Result<PidFile> {
-        let parent = path.parent().context("--pid-file: has no directory")?;
-        let c_path = crate::plan::c_path(parent, "--pid-file")?;
-        let dir = fs::open(&c_path, libc::O_PATH | libc::O_DIRECTORY, 0)
-            .with_context(|| format!("open {}", parent.display()))?;
-        Ok(PidFile { path, dir })
-    }
-
-    fn write(&self, pid: i32) -> Result<()> {
-        spawn::write_pid_file_at(self.dir.as_fd(), &self.path, pid)
-    }
-}
-
 /// A descriptor that may wait in the queue of the runtime's end of the wire, where no process can open it by
 /// `/proc/PID/fd`.
 struct Stowed(bool);
@@ -291,6 +274,8 @@ struct Prepared<'a> {
     child: Exec<'a>,
     /// Where to send the terminal.
     console: Option<OwnedFd>,
+    /// This process carries its data.
+    own_terminal: bool,
     wire: Wire,
     cgroup: Option<OwnedFd>,
     /// To join by, where the clone into the cgroup is refused or fatal.
@@ -305,7 +290,7 @@ impl Join<'_> {
         keyring: Option<&'p std::ffi::CStr>,
         preserve_fds: u32,
         signals: &Option<Signals>,
-        _foreground: bool,
+        own_terminal: bool,
     ) -> Result<Prepared<'p>> {
         let (wire, child_wire) = Wire::pair().context("make the wire to the process")?;
         let entry = self.state.cgroup.enter(self.state.pid, self.cgroups)?;
@@ -325,6 +310,7 @@ impl Join<'_> {
                 signal_mask,
             },
             console,
+            own_terminal,
             wire,
             cgroup: entry.clone_into,
             cgroup_files: entry.fallback,
@@ -354,13 +340,17 @@ impl Join<'_> {
         // is needed later lies in the wire's queue meanwhile.
         if let (true, Some(proc)) = (process.terminal, &own_proc) {
             let proc = proc.try_clone().context("copy a descriptor")?;
-            let peer = init::console::open_in_running(process, prepared.console.take(), proc);
+            let peer =
+                init::console::open_in_running(process, prepared.console.take(), prepared.own_terminal, proc);
             prepared.child.terminal = Some(peer.map_err(|failure| explain::exec_failure(&failure, process))?);
         }
         let own_proc = own_proc.filter(|_| process.oom_score_adj.is_some());
         let later = prepared.stow(own_proc)?;
         let pid_file = match pid_file {
-            Some(PidFile { path, dir }) => Some((path, prepared.stow(Some(dir))?)),
+            Some(file) => {
+                let (path, dir) = file.apart();
+                Some((path, prepared.stow(Some(dir))?))
+            }
             None => None,
         };
         let agent = prepared.stow(self.agent.take())?;
@@ -406,6 +396,7 @@ impl Join<'_> {
                 (pid, pidfd)
             }
         };
+        log::debug(format_args!("exec process: {pid}"));
         let Prepared { child, wire, .. } = prepared;
         drop(child);
         let result = self.follow(
@@ -438,7 +429,7 @@ impl Join<'_> {
             spawn::set_oom_score(process, pid, &proc)?;
         }
         let pid_file = match pid_file {
-            Some((path, dir)) => dir.take(wire)?.map(|dir| PidFile { path, dir }),
+            Some((path, dir)) => dir.take(wire)?.map(|dir| PidFile::together(path, dir)).transpose()?,
             None => None,
         };
         let agent_socket = agent.take(wire)?;

@@ -18,6 +18,7 @@ const FEATURES: Features = Features {
     oci_version_max: version::SPEC,
     hooks: &["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
     mount_options: Vec::new(),
+    annotations: Annotations { checkpoint: "true" },
     linux: Linux {
         namespaces: &["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
         capabilities: CAPABILITIES,
@@ -95,7 +96,15 @@ struct Features {
     hooks: Names,
     /// The words that mounts are compiled by.
     mount_options: Vec<&'static str>,
+    annotations: Annotations,
     linux: Linux,
+}
+
+/// What the spec's structure has no place for.
+#[derive(Serialize)]
+struct Annotations {
+    #[serde(rename = "org.opencontainers.runc.checkpoint.enabled")]
+    checkpoint: &'static str,
 }
 
 #[derive(Serialize)]

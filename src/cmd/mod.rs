@@ -1,6 +1,7 @@
 //! One file a command. Each takes the global flags and its own, prints its result to stdout and returns the exit
 //! status; `main` prints an error it returns.
 
+pub mod checkpoint;
 pub mod create;
 pub mod delete;
 pub mod events;
@@ -10,6 +11,7 @@ pub mod kill;
 pub mod list;
 pub mod pause;
 pub mod ps;
+pub mod restore;
 pub mod run;
 pub mod spec;
 pub mod start;

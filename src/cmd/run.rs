@@ -14,13 +14,16 @@ use std::os::fd::AsFd;
 /// Runs the program; its exit status becomes naru's.
 pub fn run(global: &Global, args: cli::Run) -> Result<ExitCode> {
     let store = Store::new(global.root.as_deref())?;
-    let mut request = create::request(global, args.create, args.detach)?;
+    let mut request = create::request(global, &store, args.create, args.detach)?;
     request.gate = false;
     if request.bundle.spec.process().is_none() {
         bail!("/process: process property must not be empty");
     }
     if args.detach {
-        after_start(spawn::start(&store, &mut request)?)?;
+        let mut started = after_start(spawn::start(&store, &mut request)?)?;
+        if let Some(relay) = started.notify.take() {
+            relay.wait(started.state.pid, started.pidfd.as_fd())?;
+        }
         return Ok(ExitCode::SUCCESS);
     }
     if !args.no_subreaper {
@@ -33,6 +36,7 @@ pub fn run(global: &Global, args: cli::Run) -> Result<ExitCode> {
     let console = if terminal {
         let (console, socket) = Console::prepare()?;
         request.console = Some(socket);
+        request.own_terminal = true;
         Some(console)
     } else {
         None
@@ -48,7 +52,13 @@ pub fn run(global: &Global, args: cli::Run) -> Result<ExitCode> {
         delete::destroy(started.dir, &started.state, true)?;
         return Err(error);
     }
-    let ended = match signals.attend(started.state.pid, started.pidfd.as_fd(), console) {
+    wait(started, signals, console, args.keep)
+}
+
+/// Waits for the end of a container in the foreground and removes it, unless it is to be kept.
+pub fn wait(started: Started, signals: Signals, console: Option<Console>, keep: bool) -> Result<ExitCode> {
+    let notify = started.notify.as_ref();
+    let ended = match signals.attend(started.state.pid, started.pidfd.as_fd(), console, notify) {
         Ok(ended) => ended,
         Err(error) => {
             // Nobody would wait for it any more.
@@ -56,20 +66,20 @@ pub fn run(global: &Global, args: cli::Run) -> Result<ExitCode> {
             return Err(error);
         }
     };
-    if !args.keep {
+    if !keep {
         delete::destroy(started.dir, &started.state, false)?;
     }
     Ok(ExitCode::from(ended.status() as u8))
 }
 
 /// What follows the program's start when nobody waits for its end.
-fn after_start(started: Started) -> Result<()> {
+fn after_start(started: Started) -> Result<Started> {
     return_home(&started)?;
     if let Err(error) = start::after_start(&started.state) {
         delete::destroy(started.dir, &started.state, true)?;
         return Err(error);
     }
-    Ok(())
+    Ok(started)
 }
 
 /// Hooks run in the runtime's own network namespace.

@@ -4,23 +4,27 @@ use super::delete;
 use crate::cli::Global;
 use crate::exit::ExitCode;
 use crate::explain;
+use crate::notify::Relay;
 use crate::spawn::run_hooks;
 use crate::state::{self, Dir, State, Status, Store};
 use crate::sync::{Frame, Kind, Wire};
 use crate::sys::Errno;
 use anyhow::{Context, Result, bail};
+use std::os::fd::AsFd;
 
 /// Opens the gate and returns once the program runs and the poststart hooks have.
 pub fn start(global: &Global, id: &str) -> Result<ExitCode> {
     let store = Store::new(global.root.as_deref())?;
     let (dir, state) = store.load(id)?;
-    match state.status(&dir)?.0 {
+    let (status, init) = state.status(&dir)?;
+    match status {
         Status::Created => {}
         Status::Stopped => bail!("cannot start a container that has stopped"),
         Status::Paused if dir.has_gate() => bail!("cannot start a container in the paused state"),
         Status::Creating => bail!("cannot start a container that is still being created"),
         Status::Running | Status::Paused => bail!("cannot start an already running container"),
     }
+    let relay = Relay::bind(&dir)?;
     if state.no_process {
         bail!("/process: cannot start a container without a process");
     }
@@ -32,6 +36,9 @@ pub fn start(global: &Global, id: &str) -> Result<ExitCode> {
             delete::destroy(dir, &state, true)?;
             return Err(error);
         }
+    }
+    if let (Some(relay), Some(init)) = (relay, init) {
+        relay.wait(state.pid, init.as_fd())?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -9,32 +9,40 @@ use crate::sync::{At, Step};
 use crate::sys::{Errno, Result, fs, mount, socket, tty};
 use nix::sys::stat::fstat;
 use nix::sys::statfs::{FsType, fstatfs};
+use nix::sys::termios::{OutputFlags, SetArg, tcgetattr, tcsetattr};
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 const DEVPTS_SUPER_MAGIC: FsType = FsType(0x1cd1);
 
 /// Container start: before the pivot, with the host's procfs still at `/proc`.
-pub fn open(root: BorrowedFd, process: &Process, socket: Option<OwnedFd>) -> Outcome {
+pub fn open(root: BorrowedFd, process: &Process, socket: Option<OwnedFd>, own: bool) -> Outcome {
     let proc = fs::open(c"/proc", libc::O_PATH | libc::O_DIRECTORY, 0).at(Step::Console)?;
-    let peer = open_pair(root, proc.as_fd(), process, socket).at(Step::Console)?;
+    let peer = open_pair(root, proc.as_fd(), process, socket, own).at(Step::Console)?;
     cover_console(root, &peer).at(Step::Console)?;
     use_as_stdio(&peer).at(Step::Console)
 }
 
 /// exec: the runtime, in the container's mounts already but not among its processes, which must not see the host's
 /// `procfs`. Returns the container's side.
-pub fn open_in_running(process: &Process, socket: Option<OwnedFd>, procfs: OwnedFd) -> Outcome<OwnedFd> {
+pub fn open_in_running(
+    process: &Process,
+    socket: Option<OwnedFd>,
+    own: bool,
+    procfs: OwnedFd,
+) -> Outcome<OwnedFd> {
     let root = fs::open(c"/", libc::O_PATH | libc::O_DIRECTORY, 0).at(Step::Console)?;
-    open_pair(root.as_fd(), procfs.as_fd(), process, socket).at(Step::Console)
+    open_pair(root.as_fd(), procfs.as_fd(), process, socket, own).at(Step::Console)
 }
 
-/// Makes the pair, hands the master over and returns the peer.
+/// Makes the pair, hands the master over and returns the peer. `own`: the runtime carries the data to the caller's
+/// terminal, which does what is to be done to line ends; set before the program can write its first one.
 fn open_pair(
     root: BorrowedFd,
     proc: BorrowedFd,
     process: &Process,
     socket: Option<OwnedFd>,
+    own: bool,
 ) -> Result<OwnedFd> {
     let flags = libc::O_PATH | libc::O_NOFOLLOW;
     let handle = fs::openat2(root, c"/dev/pts/ptmx", flags, 0, fs::IN_ROOT)?;
@@ -49,6 +57,11 @@ fn open_pair(
     let peer = tty::open_peer(master.as_fd())?;
     if let Some((rows, columns)) = process.console_size {
         tty::set_size(peer.as_fd(), rows, columns)?;
+    }
+    if own {
+        let mut settings = tcgetattr(&peer)?;
+        settings.output_flags.remove(OutputFlags::ONLCR);
+        tcsetattr(&peer, SetArg::TCSANOW, &settings)?;
     }
     // The group stays what devpts gives (gid=5, tty).
     nix::unistd::fchown(&peer, Some(process.uid.into()), None)?;

@@ -143,3 +143,11 @@ pub fn network(child: &mut Container) -> Result<()> {
     child.wire.expect(Kind::NetworkReady)?;
     process::setns(runtime.as_fd(), libc::CLONE_NEWNET)
 }
+
+/// A container that was never started ends by what usually ends a program, although its first process is not the program
+/// yet: runc's does, and engines that stop a created container wait for it.
+pub fn end_on_signals() -> Result<()> {
+    [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT]
+        .into_iter()
+        .try_for_each(process::end_on_signal)
+}

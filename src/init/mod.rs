@@ -10,7 +10,7 @@ pub mod console;
 mod copy;
 mod creds;
 mod devices;
-mod enter;
+pub mod enter;
 mod filter;
 mod hook;
 mod label;
@@ -18,7 +18,7 @@ mod mask;
 pub mod middle;
 mod mounts;
 pub mod path;
-mod root;
+pub mod root;
 pub mod source;
 
 use crate::plan::Plan;
@@ -68,8 +68,8 @@ pub struct Container<'a> {
     pub cgroups: Vec<OwnedFd>,
     /// The container's own procfs once it is mounted, if settings can be written through it.
     pub proc: Option<OwnedFd>,
-    /// User namespaces with the mappings of mounts: index in `/mounts`, namespace.
-    pub idmaps: Vec<(usize, OwnedFd)>,
+    /// User namespaces with the mappings of mounts.
+    pub idmaps: &'a source::Idmaps,
     /// How cgroup mounts look.
     pub cgroup_view: CgroupView,
     /// Namespaces to join, in order: file, flag, index in the configuration.
@@ -82,6 +82,8 @@ pub struct Container<'a> {
     pub sources: Option<OwnedFd>,
     /// Where to send the terminal.
     pub console: Option<OwnedFd>,
+    /// The runtime itself carries its data.
+    pub own_terminal: bool,
     /// Descriptors after 0, 1, 2 that the program inherits.
     pub preserve_fds: u32,
     /// Signal mask to give back before the program runs.
@@ -160,7 +162,7 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
     // After the mounts, because the terminal comes from the container's own devpts; before the program is looked up,
     // because callers wait for the terminal first.
     if init.terminal {
-        console::open(root.as_fd(), init, child.console.take())?;
+        console::open(root.as_fd(), init, child.console.take(), child.own_terminal)?;
     }
     // After devices, terminal and hooks, which put files into them.
     mounts::make_readonly(readonly)?;
@@ -191,6 +193,7 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
     filter::install_or_proceed(init, &child.wire)?;
     enter::outlive_runtime().at(Step::Session)?;
     if let Some(gate) = child.gate.take() {
+        enter::end_on_signals().at(Step::Gate)?;
         child.wire.send(Kind::Ready).at(Step::Gate)?;
         child.wire = wait_for_start(gate)?;
     }

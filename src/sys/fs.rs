@@ -172,6 +172,11 @@ pub fn dup_to(fd: BorrowedFd, to: RawFd) -> Result<OwnedFd> {
     check(unsafe { libc::dup3(fd.as_raw_fd(), to, libc::O_CLOEXEC) } as libc::c_long).map(owned)
 }
 
+/// A copy of `fd` with a number not below `first`, close-on-exec.
+pub fn dup_above(fd: BorrowedFd, first: RawFd) -> Result<OwnedFd> {
+    nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(first)).map(|fd| owned(fd.into()))
+}
+
 /// Puts `fd` at one of the standard numbers 0, 1, 2, where it stays open across exec.
 pub fn dup_to_stdio(fd: BorrowedFd, to: RawFd) -> Result<()> {
     assert!((0..=2).contains(&to));

@@ -188,3 +188,17 @@ pub fn detach(path: &CStr) -> Result<()> {
     // SAFETY: `path` is NUL-terminated and outlives the call.
     check(unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) } as libc::c_long).map(drop)
 }
+
+/// Takes away a mount point that is a directory of `parent`, and whatever is mounted on it.
+pub fn remove_mount_point(parent: BorrowedFd, name: &CStr) -> Result<()> {
+    let at = super::fs::openat(parent, name, libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW, 0)?;
+    let path = std::ffi::CString::new(format!("/proc/self/fd/{}", at.as_raw_fd()))
+        .map_err(|_| super::Errno::EINVAL)?;
+    match detach(&path) {
+        // Nothing is mounted there.
+        Ok(()) | Err(super::Errno::EINVAL) => {}
+        Err(errno) => return Err(errno),
+    }
+    drop(at);
+    nix::unistd::unlinkat(parent, name, nix::unistd::UnlinkatFlags::RemoveDir)
+}

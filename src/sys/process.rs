@@ -208,6 +208,27 @@ pub fn reset_signal(signal: i32) -> Result<()> {
     if old == libc::SIG_ERR { Err(Errno::last()) } else { Ok(()) }
 }
 
+extern "C" fn exit_by_signal(signal: libc::c_int) {
+    // SAFETY: _exit(2) may be called from a signal handler.
+    unsafe { libc::_exit(128 + signal) }
+}
+
+/// Lets `signal` end this process also where the kernel would not: the first process of a pid namespace has no default
+/// actions. A signal that is ignored stays so. An execve gives the default back.
+pub fn end_on_signal(signal: i32) -> Result<()> {
+    let handler = exit_by_signal as extern "C" fn(libc::c_int) as libc::sighandler_t;
+    // SAFETY: the handler calls nothing but _exit(2).
+    match unsafe { libc::signal(signal, handler) } {
+        libc::SIG_ERR => Err(Errno::last()),
+        libc::SIG_IGN => {
+            // SAFETY: SIG_IGN is always a valid handler.
+            let old = unsafe { libc::signal(signal, libc::SIG_IGN) };
+            if old == libc::SIG_ERR { Err(Errno::last()) } else { Ok(()) }
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Argument or environment strings together with the pointer array that execve takes.
 pub struct StringArray {
     strings: Vec<CString>,

@@ -35,3 +35,27 @@ pub fn receive_fd(socket: BorrowedFd) -> Result<std::os::fd::OwnedFd> {
     }
     Err(super::Errno::EPROTO)
 }
+
+/// Receives one message and the first descriptor that comes with it, close-on-exec; nothing at all at the other's end.
+pub fn receive(socket: BorrowedFd, buffer: &mut [u8]) -> Result<(usize, Option<std::os::fd::OwnedFd>)> {
+    use nix::sys::socket::{ControlMessageOwned, recvmsg};
+    loop {
+        let mut parts = [std::io::IoSliceMut::new(buffer)];
+        let mut control = nix::cmsg_space!(std::os::fd::RawFd);
+        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+        let message = match recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut control), flags) {
+            Err(super::Errno::EINTR) => continue,
+            other => other?,
+        };
+        if message.flags.contains(MsgFlags::MSG_TRUNC) {
+            return Err(super::Errno::EMSGSIZE);
+        }
+        let mut fd = None;
+        for part in message.cmsgs()? {
+            if let ControlMessageOwned::ScmRights(fds) = part {
+                fd = fds.first().map(|&fd| super::fs::adopt(fd));
+            }
+        }
+        return Ok((message.bytes, fd));
+    }
+}

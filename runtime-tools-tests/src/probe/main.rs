@@ -83,8 +83,12 @@ fn run(args: &[String]) -> i32 {
         ["sleep"] => sleep(Duration::from_secs(3600)),
         ["sleep", ms] => sleep(Duration::from_millis(number(ms))),
         ["wait", path] => wait_file(path),
+        ["count", path] => count(path),
+        ["lock", path] => lock(path),
+        ["piped", path] => piped(path),
         ["signals"] => signals(),
         ["raise", n] => raise(number(n) as i32),
+        ["notify", text] => answer(notify(text).map(|()| String::new())),
         ["orphan", path] => orphan(path),
         ["children", n] => children(number(n)),
         ["memory", mib] => memory(number(mib) as usize),
@@ -141,6 +145,12 @@ fn say(line: &str) -> i32 {
         Ok(()) => 0,
         Err(_) => 3,
     }
+}
+
+/// sd_notify(3).
+fn notify(text: &str) -> std::io::Result<()> {
+    let socket = std::env::var_os("NOTIFY_SOCKET").ok_or(std::io::Error::from_raw_os_error(libc::ENOENT))?;
+    std::os::unix::net::UnixDatagram::unbound()?.send_to(text.as_bytes(), socket).map(drop)
 }
 
 fn errno_name(e: &std::io::Error) -> String {
@@ -232,6 +242,46 @@ fn wait_file(path: &str) -> i32 {
         std::thread::sleep(Duration::from_millis(5));
     }
     0
+}
+
+/// Writes 1, 2, 3 .. to a file, a hundred a second, until it is killed; SIGTERM is left to its default action.
+fn count(path: &str) -> i32 {
+    let mut number = 0u64;
+    loop {
+        number += 1;
+        if fs::write(path, format!("{number}\n")).is_err() {
+            return 3;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Counts like `count`, by lines that a child writes to a pipe on standard input.
+fn piped(path: &str) -> i32 {
+    let Ok((read, write)) = nix::unistd::pipe() else { return 3 };
+    let mut child = Command::new("/proc/self/exe");
+    child.args(["count", "/dev/stdout"]).stdin(std::process::Stdio::null()).stdout(write);
+    let Ok(_child) = child.spawn() else { return 3 };
+    drop(child);
+    if nix::unistd::dup2_stdin(&read).is_err() {
+        return 3;
+    }
+    drop(read);
+    for line in std::io::stdin().lines() {
+        if line.is_err() || fs::write(path, format!("{}\n", line.unwrap_or_default())).is_err() {
+            return 3;
+        }
+    }
+    0
+}
+
+/// Locks a file and keeps it so.
+fn lock(path: &str) -> i32 {
+    let Ok(file) = fs::File::create(path) else { return 3 };
+    match nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusive) {
+        Ok(_locked) => sleep(Duration::from_secs(3600)),
+        Err(_) => 3,
+    }
 }
 
 /// Says `ready`, then the name of each signal that arrives; SIGTERM ends it with 42. The signals are blocked, not

@@ -173,7 +173,7 @@ fn capabilities_bounding_only(cx: &Cx) -> Result<()> {
 
 /// A warning, not an error: the config may come from a newer kernel's list.
 fn capability_unknown(cx: &Cx) -> Result<()> {
-    let list = json!(["CAP_CHOWN", "CAP_FROM_THE_FUTURE"]);
+    let list = json!(["CAP_CHOWN", "CAP_FROM_THE_FUTURE", "NO_CAPABILITY"]);
     let v = caps(cx, 0, json!({"bounding": list, "permitted": list, "effective": list}))?;
     sets(&v, &[("bounding", "0000000000000001")])
 }

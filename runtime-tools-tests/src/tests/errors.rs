@@ -186,7 +186,8 @@ fn program_without_interpreter(cx: &Cx) -> Result<()> {
     let out = b.run()?;
     ensure!(out.code != 0, "exit 0");
     ensure!(out.said().contains("exec /bin/script: no such file or directory"), "stderr {}", out.stderr);
-    Ok(())
+    // As the program's own last word, in no log's form.
+    eq("stderr", out.stderr.as_str(), "exec /bin/script: no such file or directory\n")
 }
 
 fn program_not_a_binary(cx: &Cx) -> Result<()> {

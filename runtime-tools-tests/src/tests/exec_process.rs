@@ -25,6 +25,7 @@ tests!["exec":
     process_file,
     process_file_does_not_inherit,
     process_file_all_fields,
+    process_file_least,
     process_file_umask deviates ["runc" = "takes the one of the config"],
     path_from_environment,
 ];
@@ -114,6 +115,17 @@ fn user(cx: &Cx) -> Result<()> {
     let v = c.exec_inside(&[])?;
     same("uid", &v["uid"], json!([5, 5, 5]))?;
     same("groups", &v["groups"], json!([7]))?;
+    c.end()
+}
+
+/// Go reads what is left out as zero, and callers that are written in it leave it out.
+fn process_file_least(cx: &Cx) -> Result<()> {
+    let c = sleeping(cx)?;
+    let least = json!({"args": ["/bin/probe", "json"], "cwd": "/", "ioPriority": {"class": "IOPRIO_CLASS_IDLE"},
+        "scheduler": {"policy": "SCHED_BATCH", "flags": ["SCHED_FLAG_RESET_ON_FORK"]}});
+    let v = with_file(&c, &least, &[])?.ok()?.json()?;
+    same("uid", &v["uid"], json!([0, 0, 0]))?;
+    same("gid", &v["gid"], json!([0, 0, 0]))?;
     c.end()
 }
 

@@ -20,6 +20,7 @@ tests!["kill":
     all_flag_on_running,
     all_flag_on_stopped,
     created,
+    created_ends_on_what_ends_programs deviates ["crun" = "ignores all but KILL"],
     created_then_deleted,
     kill_takes_the_whole_pid_namespace,
     kill_all_in_shared_pid_namespace deviates ["crun" = "kills the init process only, without --all"],
@@ -183,6 +184,26 @@ fn created(cx: &Cx) -> Result<()> {
     c.is("stopped")?;
     c.delete()?.ok()?;
     Ok(())
+}
+
+/// Nothing in the container has asked for these signals yet, and the first process of a pid namespace ignores such.
+fn created_ends_on_what_ends_programs(cx: &Cx) -> Result<()> {
+    for signal in ["TERM", "INT", "HUP", "QUIT"] {
+        let c = cx.bundle()?.create()?;
+        let pid = c.pid()?;
+        c.kill(signal)?.ok()?;
+        ensure!(reap(pid)? != 0, "{signal}: exit 0");
+        c.is("stopped")?;
+        c.delete()?.ok()?;
+    }
+    // The program has the default actions again: here none, so that it lives on.
+    let mut b = cx.bundle()?;
+    b.probe(&["sleep"]);
+    let c = b.start()?;
+    c.kill("TERM")?.ok()?;
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    c.is("running")?;
+    c.end()
 }
 
 fn created_then_deleted(cx: &Cx) -> Result<()> {

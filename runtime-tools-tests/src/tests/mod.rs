@@ -5,6 +5,7 @@ use anyhow::Result;
 
 mod binds;
 mod cgroups;
+mod checkpoint;
 mod cli;
 mod compare_with;
 pub mod configs;
@@ -25,6 +26,7 @@ mod lifecycle;
 mod log;
 mod mount_options;
 mod mounts;
+mod mounts_in_user_namespaces;
 mod namespaces;
 mod net_devices;
 mod notify;
@@ -37,6 +39,7 @@ mod root;
 mod rootless;
 mod scheduling;
 mod seccomp;
+mod seccomp_agent;
 mod state;
 mod stdio;
 mod terminal;
@@ -87,6 +90,7 @@ pub fn all() -> Vec<Test> {
         exec_process::TESTS,
         terminal::TESTS,
         stdio::TESTS,
+        notify::TESTS,
         process::TESTS,
         credentials::TESTS,
         kernel::TESTS,
@@ -99,13 +103,14 @@ pub fn all() -> Vec<Test> {
         mounts::TESTS,
         mount_options::TESTS,
         idmapped::TESTS,
+        mounts_in_user_namespaces::TESTS,
         binds::TESTS,
         destinations::TESTS,
         root::TESTS,
         devices::TESTS,
         paths::TESTS,
         seccomp::TESTS,
-        notify::TESTS,
+        seccomp_agent::TESTS,
         own_binary::TESTS,
         cgroups::TESTS,
         resources::TESTS,
@@ -114,6 +119,7 @@ pub fn all() -> Vec<Test> {
         update::TESTS,
         events::TESTS,
         wrong_values::TESTS,
+        checkpoint::TESTS,
         configs::TESTS,
         compare_with::TESTS,
     ]

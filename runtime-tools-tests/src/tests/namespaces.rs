@@ -110,10 +110,11 @@ fn inherited_mount(cx: &Cx) -> Result<()> {
 }
 
 /// A process in namespaces of its own, made with unshare(1).
-struct Holder(Child);
+pub struct Holder(Child);
 
 impl Holder {
-    fn new(cx: &Cx, flags: &[&str]) -> Result<Self> {
+    /// Makes the namespaces of these flags of unshare(1).
+    pub fn new(cx: &Cx, flags: &[&str]) -> Result<Self> {
         let mut cmd = Command::new("unshare");
         cmd.args(flags).arg(&cx.probe).args(["seq", "say", "ready", "---", "sleep"]);
         let mut child = cmd.stdout(Stdio::piped()).spawn().context("run unshare")?;
@@ -122,7 +123,8 @@ impl Holder {
         Ok(Holder(child))
     }
 
-    fn path(&self, name: &str) -> String {
+    /// A namespace's file.
+    pub fn path(&self, name: &str) -> String {
         format!("/proc/{}/ns/{name}", self.0.id())
     }
 

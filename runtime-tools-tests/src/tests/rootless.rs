@@ -28,7 +28,7 @@ tests!["rootless":
     without_helpers deviates ["crun" = "maps what it can"],
     groups_of_the_caller deviates ["crun" = "maps all that was granted"],
     additional_groups deviates ["crun" = "sets them where it can"],
-    binds_keep_locked_flags deviates ["naru" = "says that the flags cannot be changed"],
+    binds_keep_locked_flags,
     devices,
     own_binary,
     no_cgroup deviates ["crun" = "has words of its own"],

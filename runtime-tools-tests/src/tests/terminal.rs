@@ -23,6 +23,7 @@ tests!["terminal":
     resize_of_the_master,
     create_failure_after_handover,
     foreground deviates ["crun" = "does not hand the size on"],
+    foreground_line_ends deviates ["crun" = "needs a terminal for its output, too"],
     foreground_resize,
     foreground_restores_settings,
     foreground_interrupt_key,
@@ -189,6 +190,22 @@ fn foreground(cx: &Cx) -> Result<()> {
     let v = answer(&text)?;
     is_terminal(&v)?;
     same("columns and rows of the caller", &v["stdio"][0]["size"], json!([100, 30]))
+}
+
+/// The caller's terminal alone turns a line end into two characters, from the very first line on.
+fn foreground_line_ends(cx: &Cx) -> Result<()> {
+    let b = with_terminal(cx, &["seq", "say", "first", "---", "say", "second"])?;
+    for _ in 0..5 {
+        let out = cx.path(&format!("out.{}", cx.next()));
+        let mut cmd = cx.cmd(&["run", "--bundle", &b.path(), &cx.id()]);
+        let pty = openpty(None, None)?;
+        cmd = cmd.stdin(pty.slave.try_clone()?);
+        sys::own_terminal(cmd.command());
+        cmd.command().stdout(File::create(&out)?).stderr(File::create(cx.path("unused"))?);
+        eq("exit code", finish(cmd.spawn()?)?, 0)?;
+        eq("output", std::fs::read_to_string(&out)?, "first\nsecond\n".to_string())?;
+    }
+    Ok(())
 }
 
 fn foreground_resize(cx: &Cx) -> Result<()> {
