@@ -80,6 +80,9 @@ pub struct Plan {
     pub runtime_hooks: bool,
 }
 
+/// Annotation by which Podman leaves a process the groups of whoever calls the runtime (`--group-add keep-groups`).
+pub const KEEP_GROUPS: &str = "run.oci.keep_original_groups";
+
 /// What the command line adds to the configuration.
 #[derive(Clone, Copy, Default)]
 pub struct Options {
@@ -161,6 +164,8 @@ pub fn compile(spec: &Spec, id: &str, bundle: &Path, rootfs: &Path, options: Opt
                 // Such a container can be made and entered by exec, not started (runtime.md "Create", "Start").
                 None => process::absent(),
             };
+            process.keep_groups =
+                spec.annotations().as_ref().is_some_and(|all| all.get(KEEP_GROUPS).is_some_and(|v| v == "1"));
             if options.listen_fds > 0 {
                 process.env.push(CString::new(format!("LISTEN_FDS={}", options.listen_fds))?);
                 process.env.push(c"LISTEN_PID=1".into());

@@ -3,6 +3,7 @@
 use crate::cx::Cx;
 use anyhow::Result;
 
+mod annotations;
 mod binds;
 mod cgroups;
 mod checkpoint;
@@ -118,6 +119,7 @@ pub fn all() -> Vec<Test> {
         pause::TESTS,
         update::TESTS,
         events::TESTS,
+        annotations::TESTS,
         wrong_values::TESTS,
         checkpoint::TESTS,
         configs::TESTS,
