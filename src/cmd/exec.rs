@@ -73,6 +73,7 @@ pub fn exec(global: &Global, args: cli::Exec) -> Result<ExitCode> {
     }
     explain::warn_of_capabilities(&process);
     process.memory_policy.clone_from(&state.memory_policy);
+    process.keep_groups = state.annotations.get(crate::plan::KEEP_GROUPS).is_some_and(|value| value == "1");
     lsm::check(&process)?;
     create::check_terminal(process.terminal, args.detach, args.console_socket.is_some())?;
 
