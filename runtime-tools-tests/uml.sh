@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs a command on pure cgroup v2 with every controller, in User-mode Linux: a kernel that runs as a process.
 #
-#   runtime-tools-tests/uml.sh [--root DIR] [--bind SOURCE:TARGET].. [--timeout SECONDS] [--memory SIZE] CMD [ARG..]
+#   runtime-tools-tests/uml.sh [--root DIR] [--bind SOURCE:TARGET].. [--timeout SECONDS] [--memory SIZE] [--lsm NAMES] CMD [ARG..]
 #
 # The command sees this machine's files (or those of DIR, such as the lab root of hack/lab.sh) and may change them as it
 # likes: changes stay in memory and end with it. This repository is in its place, read-only, and the working directory.
@@ -25,18 +25,19 @@ skip() {
 }
 
 boot() {
-    local root=/ binds=() seconds=300 memory=2G status=0
+    local root=/ binds=() seconds=300 memory=2G lsm= status=0
     while [ $# -gt 0 ]; do
         case $1 in
         --root) root=$(realpath -e "${2-}") && shift 2 ;;
         --bind) binds+=("$(realpath -e "${2%%:*}"):${2#*:}") && shift 2 ;;
         --timeout) seconds=${2-} && shift 2 ;;
         --memory) memory=${2-} && shift 2 ;;
+        --lsm) lsm=${2-} && shift 2 ;;
         *) break ;;
         esac
     done
     if [ $# = 0 ]; then
-        echo "usage: uml.sh [--root DIR] [--bind SOURCE:TARGET].. [--timeout SECONDS] [--memory SIZE] CMD [ARG..]" >&2
+        echo "usage: uml.sh [--root DIR] [--bind SOURCE:TARGET].. [--timeout SECONDS] [--memory SIZE] [--lsm NAMES] CMD [ARG..]" >&2
         exit 125
     fi
     [ "$(id -u)" = 0 ] || skip "needs root"
@@ -60,7 +61,7 @@ boot() {
         unshare --mount --propagation private --pid --fork --kill-child "$BASH" "$self" --confined "$scratch" "$home" "$machine" \
         /usr/bin/linux.uml "mem=$memory" "uml_dir=/dev/shm/" umid=kernel \
         root=/dev/root rootfstype=hostfs "rootflags=$machine" ro "init=$self" \
-        con=null con0=null,fd:1 ssl=null ssl0=null,fd:3 seccomp=on quiet panic=-1 -- --inside "${machine%/}$scratch" \
+        con=null con0=null,fd:1 ssl=null ssl0=null,fd:3 seccomp=on quiet panic=-1 ${lsm:+lsm=$lsm} -- --inside "${machine%/}$scratch" \
         3>&1 >"$scratch/console" 2>&1 </dev/null || status=$?
     if [ -s "$scratch/status" ]; then
         exit "$(cat "$scratch/status")"
@@ -127,6 +128,7 @@ inside() {
     mount -t overlay -o "lowerdir=${places[1]},upperdir=/mnt/upper,workdir=/mnt/work" root $new
     mount -t proc proc $new/proc
     mount -t sysfs sysfs $new/sys
+    mount -t securityfs securityfs $new/sys/kernel/security || true # with --lsm apparmor
     mount -t cgroup2 cgroup2 $new/sys/fs/cgroup
     sed 's/[^ ]*/+&/g' $new/sys/fs/cgroup/cgroup.controllers >$new/sys/fs/cgroup/cgroup.subtree_control
     mount -t devtmpfs devtmpfs $new/dev

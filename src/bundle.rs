@@ -66,13 +66,12 @@ pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
         Ok(value) => return Ok(value),
         Err(error) => error,
     };
-    if let Some((known, unknown)) = json::repaired(&text)
+    if let Some((known, dropped)) = json::adapted(&text)
         && let Ok(value) = serde_json::from_slice(&known)
     {
-        if unknown.is_empty() {
-            return Ok(value);
+        if !dropped.is_empty() {
+            log::warn(format_args!("ignoring unknown or unavailable capabilities: {}", dropped.join(", ")));
         }
-        log::warn(format_args!("ignoring unknown or unavailable capabilities: {}", unknown.join(", ")));
         return Ok(value);
     }
     let offset = json::offset_of(&text, error.line(), error.column());

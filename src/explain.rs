@@ -133,6 +133,22 @@ fn process_step(failure: &Failure, process: &Process) -> String {
         Step::Stdio => format!("give the standard streams to uid {}: {why}", process.uid),
         Step::Scheduling if index == 1 => format!("/process/ioPriority: set it: {why}"),
         Step::Scheduling if index == 2 => format!("/linux/personality: set it: {why}"),
+        Step::Scheduling if index == 3 => format!("/linux/memoryPolicy: set it: {why}"),
+        Step::Scheduling if index == 4 => {
+            format!("/process/execCPUAffinity/final: error setting final CPU affinity: {why}")
+        }
+        Step::Label if index == 0 => {
+            let name = process.apparmor.as_ref().map(|name| name.to_string_lossy()).unwrap_or_default();
+            let name = name.trim_start_matches("exec ");
+            format!(
+                "/process/apparmorProfile: unable to apply apparmor profile {name:?}: write \
+                 `/proc/thread-self/attr/apparmor/exec`: {why}"
+            )
+        }
+        Step::Label => {
+            let file = if index == 1 { "exec" } else { "keycreate" };
+            format!("/process/selinuxLabel: write `/proc/thread-self/attr/{file}`: {why}")
+        }
         // A cpuset that is not the whole machine refuses SCHED_DEADLINE. The words are runc's.
         Step::Scheduling if failure.errno == Errno::EPERM => {
             format!("/process/scheduler: process scheduler can't be used together with AllowedCPUs: {why}")

@@ -38,7 +38,8 @@ fn write_one(pid: i32, file: &str, map: &[Range], tool: &str) -> Result<()> {
     }
 }
 
-fn put(pid: i32, file: &str, text: &str) -> crate::sys::Result<()> {
+/// Writes a file of the process `pid`.
+pub fn put(pid: i32, file: &str, text: &str) -> crate::sys::Result<()> {
     let path = CString::new(format!("/proc/{pid}/{file}")).map_err(|_| Errno::EINVAL)?;
     let file = fs::open(&path, libc::O_WRONLY, 0)?;
     fs::write_once(file.as_fd(), text.as_bytes())

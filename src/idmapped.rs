@@ -3,11 +3,12 @@
 //! Made by the runtime before the clone of the init stage, with a process in each that lives only until the descriptor
 //! is open. Called by `spawn.rs`; the mounts are made in `init/binds.rs`.
 
+use crate::idmap;
 use crate::plan::Plan;
 use crate::plan::ids::{self, Maps};
 use crate::plan::mounts::Kind;
+use crate::sys::fs;
 use crate::sys::process::{self, Cloned};
-use crate::sys::{Errno, fs};
 use anyhow::{Context, Result};
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
@@ -52,14 +53,9 @@ fn keep_namespace() -> ! {
 }
 
 fn fill(pid: i32, maps: &Maps) -> Result<OwnedFd> {
-    let open = |name: &str, flags: i32| {
-        let path = CString::new(format!("/proc/{pid}/{name}")).map_err(|_| Errno::EINVAL)?;
-        fs::open(&path, flags, 0)
-    };
     for (name, list) in [("uid_map", &maps.uids), ("gid_map", &maps.gids)] {
-        open(name, libc::O_WRONLY)
-            .and_then(|file| fs::write_once(file.as_fd(), ids::text(list).as_bytes()))
-            .with_context(|| format!("write {name}"))?;
+        idmap::put(pid, name, &ids::text(list)).with_context(|| format!("write {name}"))?;
     }
-    open("ns/user", libc::O_RDONLY).context("open the namespace")
+    let path = CString::new(format!("/proc/{pid}/ns/user"))?;
+    fs::open(&path, libc::O_RDONLY, 0).context("open the namespace")
 }

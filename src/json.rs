@@ -131,11 +131,11 @@ pub fn offset_of(text: &[u8], line: usize, column: usize) -> usize {
     (start + column).min(text.len())
 }
 
-/// What is valid but not for the types that it is read into: fields left out that then are 0, flags by their names in the
-/// specification, and capability names that this build does not know. Those are taken out and returned: a newer engine
-/// may list them, and a capability that the kernel lacks cannot be granted anyway (spec: a warning, no error). Nothing
-/// if there is nothing of the kind.
-pub fn repaired(text: &[u8]) -> Option<(Vec<u8>, Vec<String>)> {
+/// What the spec or runc allows and the crate oci-spec does not read, in words that it does: fields left out that then are
+/// 0, two names of scheduler flags, lists of processors with spaces, empty elements or no text. Together with the names
+/// of capabilities that were dropped: a newer engine may list some that this build does not know, and a capability that
+/// the kernel lacks cannot be granted anyway (spec: a warning, no error). Nothing if there is nothing of the kind.
+pub fn adapted(text: &[u8]) -> Option<(Vec<u8>, Vec<String>)> {
     let mut config: serde_json::Value = serde_json::from_slice(text).ok()?;
     let mut dropped = Vec::new();
     let mut changed = false;
@@ -197,6 +197,17 @@ fn complete(process: &mut serde_json::Map<String, serde_json::Value>) -> bool {
         *flag = read_as.into();
         changed = true;
     }
+    let lists = process.get_mut("execCPUAffinity").and_then(serde_json::Value::as_object_mut);
+    for list in lists.into_iter().flat_map(|lists| lists.values_mut()) {
+        let Some(text) = list.as_str() else { continue };
+        let parts: Vec<&str> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+        let plain = parts.join(",");
+        // Commas alone name nothing, which is a mistake to be told.
+        if plain != text && !(plain.is_empty() && text.contains(',')) || text.is_empty() {
+            *list = if plain.is_empty() { serde_json::Value::Null } else { plain.into() };
+            changed = true;
+        }
+    }
     changed
 }
 
@@ -245,14 +256,33 @@ mod tests {
     }
 
     #[test]
+    fn words_that_the_crate_has_wrong() {
+        let text = br#"{"process":{"scheduler":{"policy":"SCHED_BATCH","flags":["SCHED_FLAG_RESET_ON_FORK",
+            "SCHED_FLAG_DL_OVERRUN","SCHED_FLAG_RECLAIM","SCHED_FLAG_KEEP_POLICY","SCHED_FLAG_KEEP_PARAMS",
+            "SCHED_FLAG_UTIL_CLAMP_MIN","SCHED_FLAG_UTIL_CLAMP_MAX"]},
+            "execCPUAffinity":{"initial":"","final":" 1,, 2-3 "},"cwd":"/","user":{"uid":0,"gid":0}}}"#;
+        let (new, dropped) = adapted(text).unwrap();
+        assert!(dropped.is_empty());
+        let value: serde_json::Value = serde_json::from_slice(&new).unwrap();
+        let process: oci_spec::runtime::Process = serde_json::from_value(value["process"].clone()).unwrap();
+        assert_eq!(process.scheduler().as_ref().unwrap().flags().as_ref().unwrap().len(), 7);
+        let affinity = process.exec_cpu_affinity().as_ref().unwrap();
+        assert_eq!(affinity.initial(), &None);
+        assert_eq!(affinity.cpu_affinity_final().as_deref(), Some("1,2-3"));
+        for bad in [r#"{"execCPUAffinity":{"final":","}}"#, r#"{"scheduler":{"flags":["x",1]}}"#, "[]", "1"] {
+            assert!(adapted(bad.as_bytes()).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
     fn only_capabilities_from_the_future_are_dropped() {
         let text =
             br#"{"process":{"capabilities":{"bounding":["CAP_KILL","CAP_FUTURE"],"ambient":["rubbish"]}}}"#;
-        let (new, dropped) = repaired(text).unwrap();
+        let (new, dropped) = adapted(text).unwrap();
         assert_eq!(dropped, ["CAP_FUTURE"]);
         let new = String::from_utf8(new).unwrap();
         assert!(new.contains("CAP_KILL") && new.contains("rubbish") && !new.contains("FUTURE"));
-        assert!(repaired(br#"{"process":{"capabilities":{"bounding":["CAP_KILL"]}}}"#).is_none());
+        assert!(adapted(br#"{"process":{"capabilities":{"bounding":["CAP_KILL"]}}}"#).is_none());
     }
 
     #[test]
@@ -260,13 +290,13 @@ mod tests {
         let text = br#"{"args":["x"],"cwd":"/","ioPriority":{"class":"IOPRIO_CLASS_IDLE"},
             "scheduler":{"policy":"SCHED_DEADLINE","flags":["SCHED_FLAG_RESET_ON_FORK","SCHED_FLAG_DL_OVERRUN"]}}"#;
         assert!(serde_json::from_slice::<oci_spec::runtime::Process>(text).is_err());
-        let process: oci_spec::runtime::Process = serde_json::from_slice(&repaired(text).unwrap().0).unwrap();
+        let process: oci_spec::runtime::Process = serde_json::from_slice(&adapted(text).unwrap().0).unwrap();
         assert_eq!((process.user().uid(), process.user().gid()), (0, 0));
         assert_eq!(process.io_priority().as_ref().unwrap().priority(), 0);
         assert_eq!(process.scheduler().as_ref().unwrap().flags().as_ref().unwrap().len(), 2);
         let text = br#"{"process":{"args":["x"],"cwd":"/","user":{"uid":5}}}"#;
-        let spec: serde_json::Value = serde_json::from_slice(&repaired(text).unwrap().0).unwrap();
+        let spec: serde_json::Value = serde_json::from_slice(&adapted(text).unwrap().0).unwrap();
         assert_eq!(spec["process"]["user"], serde_json::json!({"uid": 5, "gid": 0}));
-        assert!(repaired(br#"{"process":{"cwd":"/","user":"root"}}"#).is_none());
+        assert!(adapted(br#"{"process":{"cwd":"/","user":"root"}}"#).is_none());
     }
 }

@@ -11,6 +11,7 @@ use crate::exit::ExitCode;
 use crate::explain;
 use crate::init::{self, Exec};
 use crate::log;
+use crate::lsm;
 use crate::pid_file::PidFile;
 use crate::plan::process::{self as plan, Process};
 use crate::signals::Signals;
@@ -37,7 +38,7 @@ const JOINABLE: i32 = libc::CLONE_NEWNS
 
 /// Runs the process; in the foreground its exit status becomes naru's.
 pub fn exec(global: &Global, args: cli::Exec) -> Result<ExitCode> {
-    layout::populate_memory();
+    layout::populate_stack();
     // The first act, because it may start the program anew.
     let sealed = exe::prepare().and_then(|seal| {
         if let Some(seal) = &seal {
@@ -60,14 +61,19 @@ pub fn exec(global: &Global, args: cli::Exec) -> Result<ExitCode> {
         _ => {}
     }
     let init = init.context("cannot exec in a stopped container")?;
-    let spec = wanted(&args, &state)?;
-    let mut process = compile(&spec, &dir)?;
+    let mut spec = wanted(&args, &state)?;
+    if spec.exec_cpu_affinity().is_none() {
+        spec.set_exec_cpu_affinity(state.exec_cpu_affinity.clone());
+    }
+    let mut process = compile(&spec, &dir, &state)?;
     process.personality = state.personality;
     drop(dir);
     if !process.groups.is_empty() && !process::is_root() && denies_setgroups(state.pid) {
         bail!("/process/user/additionalGids: {}", crate::plan::rootless::NO_GROUPS);
     }
     explain::warn_of_capabilities(&process);
+    process.memory_policy.clone_from(&state.memory_policy);
+    lsm::check(&process)?;
     create::check_terminal(process.terminal, args.detach, args.console_socket.is_some())?;
 
     let pid_file = args.pid_file.as_deref().map(absolute).transpose()?.map(PidFile::open).transpose()?;
@@ -86,8 +92,20 @@ pub fn exec(global: &Global, args: cli::Exec) -> Result<ExitCode> {
         Some(path) => Some(spawn::connect(path).with_context(|| format!("connect to {}", path.display()))?),
         None => None,
     };
+    let tasks = match &state.resctrl {
+        Some(group) => group.open_tasks()?,
+        None => Vec::new(),
+    };
+    let agent = state.agent.as_deref().map(|agent| agent.connect()).transpose()?;
     let keyring = state.keyring.then(|| CString::new(format!("_ses.{}", state.id))).transpose()?;
-    let join = Join { state: &state, init: &init, cgroups: &args.cgroups };
+    let join = Join {
+        state: &state,
+        status,
+        init: &init,
+        cgroups: &args.cgroups,
+        agent: agent.into(),
+        tasks: tasks.into(),
+    };
     let child =
         join.child(&process, console_fd, keyring.as_deref(), preserve_fds, &signals, console.is_some())?;
     let (pid, pidfd) = join.run(&process, child, pid_file, pidfd_socket, &mut seal)?;
@@ -194,10 +212,14 @@ fn add_capabilities(process: &mut SpecProcess, names: &[String]) -> Result<()> {
 }
 
 /// Compiles the process; the container's seccomp program is the one that create has kept.
-fn compile(process: &SpecProcess, dir: &Dir) -> Result<Process> {
+fn compile(process: &SpecProcess, dir: &Dir, state: &State) -> Result<Process> {
     let mut process = plan::compile(process, &oci_spec::runtime::Linux::default(), "/process")?;
     process.seccomp = match dir.get(state::SECCOMP) {
-        Ok(bytes) => Some(state::seccomp_from_bytes(&bytes).context("read the seccomp program")?),
+        Ok(bytes) => {
+            let mut filter = state::seccomp_from_bytes(&bytes).context("read the seccomp program")?;
+            filter.agent.clone_from(&state.agent);
+            Some(filter)
+        }
         Err(Errno::ENOENT) => None,
         Err(errno) => return Err(errno).context("read the seccomp program"),
     };
@@ -226,12 +248,25 @@ impl Stowed {
     }
 }
 
+/// What is taken out again once the child is there, in this order.
+struct Later {
+    proc: Stowed,
+    pid_file: Option<(std::path::PathBuf, Stowed)>,
+    agent: Stowed,
+    tasks: Vec<Stowed>,
+}
+
 /// What is joined.
 struct Join<'a> {
     state: &'a State,
+    status: Status,
     init: &'a OwnedFd,
     /// `--cgroup`.
     cgroups: &'a [String],
+    /// The connection to the seccomp agent, until it is used.
+    agent: std::cell::Cell<Option<OwnedFd>>,
+    /// Where the process joins the container's resource control group.
+    tasks: std::cell::Cell<Vec<std::fs::File>>,
 }
 
 /// The child's half, and what the clone itself needs.
@@ -331,6 +366,13 @@ impl Join<'_> {
             }
             None => None,
         };
+        let agent = prepared.stow(self.agent.take())?;
+        let tasks = self.tasks.take().into_iter().map(|file| prepared.stow(Some(file.into())));
+        let tasks = tasks.collect::<Result<Vec<_>>>()?;
+        if let Some(mask) = process.affinity.as_ref().and_then(|affinity| affinity.initial.as_ref()) {
+            process::set_affinity(mask)
+                .context("/process/execCPUAffinity/initial: error setting initial CPU affinity")?;
+        }
         let mut cgroup = prepared.cgroup.take();
         if self.state.sees_all && !prepared.cgroup_files.is_empty() {
             // The descriptor for the clone is a directory of the host, so the child joins by a file, although that is
@@ -373,7 +415,14 @@ impl Join<'_> {
         log::debug(format_args!("exec process: {pid}"));
         let Prepared { child, wire, .. } = prepared;
         drop(child);
-        let result = self.follow(process, &wire, pid, &pidfd, (later, pid_file), pidfd_socket);
+        let result = self.follow(
+            process,
+            &wire,
+            pid,
+            &pidfd,
+            Later { proc: later, pid_file, agent, tasks },
+            pidfd_socket,
+        );
         if result.is_err() {
             // Ended by itself is as good.
             let _ = process::pidfd_signal(pidfd.as_fd(), libc::SIGKILL);
@@ -388,7 +437,7 @@ impl Join<'_> {
         wire: &Wire,
         pid: i32,
         pidfd: &OwnedFd,
-        (proc, pid_file): (Stowed, Option<(std::path::PathBuf, Stowed)>),
+        Later { proc, pid_file, agent, tasks }: Later,
         pidfd_socket: Option<OwnedFd>,
     ) -> Result<()> {
         // In the order in which they were stowed, before the first word of the child.
@@ -399,18 +448,37 @@ impl Join<'_> {
             Some((path, dir)) => dir.take(wire)?.map(|dir| PidFile::together(path, dir)).transpose()?,
             None => None,
         };
+        let agent_socket = agent.take(wire)?;
+        for file in tasks {
+            if let Some(file) = file.take(wire)? {
+                crate::resctrl::join(&file.into(), pid)
+                    .context("/linux/intelRdt: put the process in the group")?;
+            }
+        }
         if let Some(socket) = pidfd_socket {
             crate::sys::socket::send_fd(socket.as_fd(), b"setns", pidfd.as_fd()).context("send the pidfd")?;
         }
         wire.send(Kind::Proceed).context("write to the process")?;
-        match wire.receive().context("wait for the process")? {
+        let mut answer = wire.receive().context("wait for the process")?;
+        if let Frame::Listener(fd) = answer {
+            let state = self.state;
+            let (agent, connection) =
+                state.agent.as_deref().zip(agent_socket).context("no seccomp agent is named")?;
+            let hook_state = state.for_hooks();
+            let now = hook_state.with(self.status.word(), state.pid);
+            crate::agent::serve(connection, agent, fd, pidfd.as_fd(), pid, &now)?;
+            wire.send(Kind::ListenerTaken).context("write to the process")?;
+            answer = wire.receive().context("wait for the process")?;
+        }
+        match answer {
             Frame::End => {}
             Frame::Failed(failure) => return Err(explain::exec_failure(&failure, process)),
-            Frame::Lost | Frame::Plain(_) | Frame::Born(_) | Frame::NeedSource(_) => match process::wait(pid)
-            {
-                Ok(Ended::Signal(signal)) => bail!("process was killed by signal {signal} before it ran"),
-                _ => bail!("process ended before it ran"),
-            },
+            Frame::Lost | Frame::Plain(_) | Frame::Born(_) | Frame::NeedSource(_) | Frame::Listener(_) => {
+                match process::wait(pid) {
+                    Ok(Ended::Signal(signal)) => bail!("process was killed by signal {signal} before it ran"),
+                    _ => bail!("process ended before it ran"),
+                }
+            }
         }
         match pid_file {
             // Last and only on success: callers tell a failed exec by its absence.

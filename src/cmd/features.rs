@@ -31,11 +31,12 @@ const FEATURES: Features = Features {
             known_flags: SECCOMP_FLAGS,
             supported_flags: SECCOMP_FLAGS,
         },
-        apparmor: Enabled { enabled: false },
-        selinux: Enabled { enabled: false },
-        intel_rdt: Enabled { enabled: false },
+        apparmor: Enabled { enabled: true },
+        selinux: Enabled { enabled: true },
+        intel_rdt: IntelRdt { enabled: true, schemata: true, monitoring: true },
         mount_extensions: MountExtensions { idmap: Enabled { enabled: true } },
-        net_devices: Enabled { enabled: false },
+        net_devices: Enabled { enabled: true },
+        memory_policy: MemoryPolicy { modes: MEMORY_MODES, flags: MEMORY_FLAGS },
     },
 };
 
@@ -51,11 +52,10 @@ const CAPABILITIES: Names = &[
     "CAP_AUDIT_READ", "CAP_PERFMON", "CAP_BPF", "CAP_CHECKPOINT_RESTORE",
 ];
 
-/// Without SCMP_ACT_NOTIFY: nobody takes the listener from the container's process yet.
 #[rustfmt::skip]
 const SECCOMP_ACTIONS: Names = &[
     "SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_KILL_THREAD",
-    "SCMP_ACT_LOG", "SCMP_ACT_TRACE", "SCMP_ACT_TRAP",
+    "SCMP_ACT_LOG", "SCMP_ACT_NOTIFY", "SCMP_ACT_TRACE", "SCMP_ACT_TRAP",
 ];
 
 #[rustfmt::skip]
@@ -73,8 +73,20 @@ const SECCOMP_ARCHS: Names = &[
     "SCMP_ARCH_X86", "SCMP_ARCH_X86_64",
 ];
 
-const SECCOMP_FLAGS: Names =
-    &["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_LOG"];
+const SECCOMP_FLAGS: Names = &[
+    "SECCOMP_FILTER_FLAG_LOG",
+    "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
+    "SECCOMP_FILTER_FLAG_TSYNC",
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
+];
+
+#[rustfmt::skip]
+const MEMORY_MODES: Names = &[
+    "MPOL_BIND", "MPOL_DEFAULT", "MPOL_INTERLEAVE", "MPOL_LOCAL", "MPOL_PREFERRED", "MPOL_PREFERRED_MANY",
+    "MPOL_WEIGHTED_INTERLEAVE",
+];
+
+const MEMORY_FLAGS: Names = &["MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"];
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -104,9 +116,23 @@ struct Linux {
     seccomp: Seccomp,
     apparmor: Enabled,
     selinux: Enabled,
-    intel_rdt: Enabled,
+    intel_rdt: IntelRdt,
     mount_extensions: MountExtensions,
     net_devices: Enabled,
+    memory_policy: MemoryPolicy,
+}
+
+#[derive(Serialize)]
+struct IntelRdt {
+    enabled: bool,
+    schemata: bool,
+    monitoring: bool,
+}
+
+#[derive(Serialize)]
+struct MemoryPolicy {
+    modes: Names,
+    flags: Names,
 }
 
 #[derive(Serialize)]
@@ -161,6 +187,7 @@ mod tests {
     use super::*;
     use oci_spec::runtime::{
         Arch, LinuxNamespaceType, LinuxSeccompAction, LinuxSeccompFilterFlag, LinuxSeccompOperator,
+        MemoryPolicyFlagType, MemoryPolicyModeType,
     };
 
     #[test]
@@ -187,7 +214,9 @@ mod tests {
             crate::plan::mount_options::option_names().any(|name| name == "rro"),
             "Docker's recursive read-only binds need it"
         );
-        for names in [SECCOMP_ACTIONS, SECCOMP_OPERATORS, SECCOMP_ARCHS] {
+        for names in
+            [SECCOMP_ACTIONS, SECCOMP_OPERATORS, SECCOMP_ARCHS, SECCOMP_FLAGS, MEMORY_MODES, MEMORY_FLAGS]
+        {
             assert!(names.is_sorted());
         }
     }
@@ -203,6 +232,8 @@ mod tests {
         parse::<LinuxSeccompOperator>(SECCOMP_OPERATORS);
         parse::<Arch>(SECCOMP_ARCHS);
         parse::<LinuxSeccompFilterFlag>(SECCOMP_FLAGS);
+        parse::<MemoryPolicyModeType>(MEMORY_MODES);
+        parse::<MemoryPolicyFlagType>(MEMORY_FLAGS);
         parse::<LinuxNamespaceType>(FEATURES.linux.namespaces);
         let mut known: Vec<_> = caps::all().into_iter().collect();
         known.sort_by_key(caps::Capability::bitmask);

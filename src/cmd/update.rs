@@ -6,6 +6,7 @@
 use crate::cgroup;
 use crate::cli::{self, Global};
 use crate::exit::ExitCode;
+use crate::resctrl::Group;
 use crate::state::{NOT_RUNNING, Status, Store};
 use crate::{json, log};
 use anyhow::{Context, Result, anyhow, bail};
@@ -27,12 +28,12 @@ const RESCTRL: &str = "/sys/fs/resctrl/info";
 
 /// Sets new limits. On an error the old ones are in force, and stored.
 pub fn update(global: &Global, args: cli::Update) -> Result<ExitCode> {
-    let (dir, _) = Store::new(global.root.as_deref())?.load(&args.id)?;
+    let (dir, made) = Store::new(global.root.as_deref())?.load(&args.id)?;
     let resources = match &args.resources {
         Some(path) => read_resources(path)?,
         None => resources_of(&args)?,
     };
-    refuse_resource_control(&args)?;
+    check_resource_control(&args, made.resctrl.as_ref())?;
     // Of two updates at a time, the later one must know what the earlier one has set.
     let _lock = dir.lock_within(LOCK_TIMEOUT)?;
     let mut state = dir.read()?;
@@ -49,6 +50,9 @@ pub fn update(global: &Global, args: cli::Update) -> Result<ExitCode> {
     };
     for warning in record.update(&resources, store)? {
         log::warn(warning);
+    }
+    if let Some(group) = &made.resctrl {
+        group.update(args.l3_cache_schema.as_deref(), args.mem_bw_schema.as_deref())?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -134,17 +138,17 @@ fn resources_of(args: &cli::Update) -> Result<LinuxResources> {
     Ok(resources)
 }
 
-/// Cache and memory bandwidth: runc takes them only for a container that was made with `linux.intelRdt`, and here there
-/// is none.
-fn refuse_resource_control(args: &cli::Update) -> Result<()> {
+/// Cache and memory bandwidth, for a container that was made with `linux.intelRdt` only, as in runc. Checked before
+/// anything is set.
+fn check_resource_control(args: &cli::Update, group: Option<&Group>) -> Result<()> {
     let can = |names: &[&str]| names.iter().any(|name| Path::new(RESCTRL).join(name).exists());
-    if args.l3_cache_schema && !can(&["L3", "L3CODE"]) {
+    if args.l3_cache_schema.is_some() && !can(&["L3", "L3CODE"]) {
         bail!("Intel RDT/CAT: l3 cache schema is not enabled");
     }
-    if args.mem_bw_schema && !can(&["MB"]) {
+    if args.mem_bw_schema.is_some() && !can(&["MB"]) {
         bail!("Intel RDT/MBA: memory bandwidth schema is not enabled");
     }
-    if args.l3_cache_schema || args.mem_bw_schema {
+    if (args.l3_cache_schema.is_some() || args.mem_bw_schema.is_some()) && group.is_none() {
         bail!("updating a non-existent Intel RDT configuration is not supported");
     }
     Ok(())

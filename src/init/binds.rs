@@ -11,13 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 /// Copies a mount of the runtime's namespace.
 pub fn bind(child: &Container, entry: &Mount, bind: &Bind, root: BorrowedFd) -> Outcome<OwnedFd> {
     let index = entry.index;
-    let tree = source::open(child, index, bind).at_index(Step::MountSource, index)?;
-    if let Some(idmap) = &bind.idmap {
-        let namespace = child.idmaps.iter().find(|(at, _)| *at == index);
-        let (_, namespace) = namespace.ok_or(Errno::ENOENT).at_index(Step::MountIdmap, index)?;
-        mount::set_idmap(tree.as_fd(), namespace.as_fd(), idmap.recursive)
-            .at_index(Step::MountIdmap, index)?;
-    }
+    let tree = source::open(child, index, bind)?;
     let stat = fstat(&tree).at_index(Step::MountSource, index)?;
     let directory = stat.st_mode & libc::S_IFMT == libc::S_IFDIR;
     // Only a whole procfs may stand in for /proc: labels and settings are written through it (CVE-2019-16884).

@@ -157,6 +157,10 @@ fn setgroups_is_denied() -> bool {
 /// The program's path: the first candidate that the user may execute. Looked for at create, so that a missing program
 /// is create's error and not start's.
 pub fn find_program(init: &Process) -> Outcome<CString> {
+    if init.args.strings().is_empty() {
+        // A container without a process, which `start` refuses.
+        return Ok(CString::default());
+    }
     let mut refused = Errno::ENOENT;
     for (index, candidate) in init.candidates.iter().enumerate() {
         match executable(candidate) {

@@ -33,7 +33,7 @@ fn steps(child: &mut Container) -> Outcome {
     enter::join_cgroups(&child.cgroups).at(Step::JoinCgroup)?;
     child.cgroups.clear();
     // The init process is a copy of this one.
-    if let Some(seal) = child.seal {
+    if let Some((seal, true)) = child.seal {
         seal.apply_in_child().at(Step::Seal)?;
     }
     let user =

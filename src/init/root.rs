@@ -33,6 +33,11 @@ pub fn isolate(plan: &Plan) -> Result<()> {
     }
 }
 
+/// Does the old root with everything on it come off, and does nothing that is mounted there reach the host?
+pub fn leaves_old_root(plan: &Plan) -> bool {
+    plan.pivot && plan.root_propagation.is_none() && plan.namespaces.makes(libc::CLONE_NEWNS)
+}
+
 /// Binds the rootfs on itself, because pivot_root wants a mount point, and returns the new mount.
 pub fn bind(rootfs: &CStr) -> Result<OwnedFd> {
     let tree = mount::clone_tree(nix::fcntl::AT_FDCWD, rootfs, true)?;

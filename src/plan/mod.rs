@@ -5,16 +5,22 @@
 
 pub mod devices;
 pub mod ids;
+pub mod intel_rdt;
+pub mod list;
+pub mod memory_policy;
 pub mod mount_options;
 pub mod mounts;
 pub mod namespaces;
+pub mod net_devices;
 pub mod process;
 pub mod rootless;
 pub mod seccomp;
 
 use anyhow::{Context, Result, bail};
+use intel_rdt::IntelRdt;
 use mounts::Mount;
 use namespaces::Namespaces;
+use net_devices::NetDevice;
 use oci_spec::runtime::{Hook, Spec};
 use process::Process;
 use std::ffi::CString;
@@ -47,6 +53,10 @@ pub struct Plan {
     pub devices_early: bool,
     /// Device nodes and links to make in `/dev`; absent when `/dev` is a bind mount.
     pub devices: Option<devices::Devices>,
+    /// `linux.intelRdt`.
+    pub intel_rdt: Option<IntelRdt>,
+    /// `linux.netDevices`.
+    pub net_devices: Vec<NetDevice>,
     /// `linux.maskedPaths`.
     pub masked_paths: Vec<CString>,
     /// `linux.readonlyPaths`.
@@ -85,14 +95,14 @@ pub struct Options {
 /// Compiles the plan of a validated configuration. Errors name the field by JSON pointer.
 pub fn compile(spec: &Spec, id: &str, bundle: &Path, rootfs: &Path, options: Options) -> Result<Plan> {
     let linux = spec.linux().as_ref().context("/linux: is required")?;
-    let process = spec.process().as_ref().context("process property must not be empty")?;
-    refuse_unsupported(linux)?;
     let namespaces = namespaces::compile(linux)?;
     let maps = ids::Maps::of_container(linux, &namespaces)?;
     if options.unprivileged {
         rootless::check(spec, &namespaces, &maps)?;
     }
-    if namespaces.makes(libc::CLONE_NEWUSER) {
+    if namespaces.makes(libc::CLONE_NEWUSER)
+        && let Some(process) = spec.process()
+    {
         maps.check_users(process)?;
     }
     let has_name = |name: &Option<String>| name.as_ref().is_some_and(|name| !name.is_empty());
@@ -128,6 +138,8 @@ pub fn compile(spec: &Spec, id: &str, bundle: &Path, rootfs: &Path, options: Opt
         root_propagation,
         pivot: !options.no_pivot,
         devices: own_devices,
+        intel_rdt: linux.intel_rdt().as_ref().map(|rdt| intel_rdt::compile(rdt, id)).transpose()?,
+        net_devices: net_devices::compile(linux.net_devices().as_ref(), &namespaces)?,
         masked_paths: paths(linux.masked_paths().as_deref().unwrap_or_default(), "/linux/maskedPaths")?,
         readonly_paths: paths(linux.readonly_paths().as_deref().unwrap_or_default(), "/linux/readonlyPaths")?,
         sysctl: sysctl(linux.sysctl().as_ref(), &namespaces)?,
@@ -135,7 +147,11 @@ pub fn compile(spec: &Spec, id: &str, bundle: &Path, rootfs: &Path, options: Opt
         domainname: spec.domainname().clone().filter(|name| !name.is_empty()),
         keyring: if options.no_new_keyring { None } else { Some(CString::new(format!("_ses.{id}"))?) },
         process: {
-            let mut process = process::compile(process, linux, "/process")?;
+            let mut process = match spec.process() {
+                Some(process) => process::compile(process, linux, "/process")?,
+                // Such a container can be made and entered by exec, not started (runtime.md "Create", "Start").
+                None => process::absent(),
+            };
             if options.listen_fds > 0 {
                 process.env.push(CString::new(format!("LISTEN_FDS={}", options.listen_fds))?);
                 process.env.push(c"LISTEN_PID=1".into());
@@ -151,27 +167,6 @@ pub fn compile(spec: &Spec, id: &str, bundle: &Path, rootfs: &Path, options: Opt
         }),
         namespaces,
     })
-}
-
-/// What is valid and not acted on yet: an error, because a field that is silently left out is worse than a refusal.
-fn refuse_unsupported(linux: &oci_spec::runtime::Linux) -> Result<()> {
-    let listener = linux.seccomp().as_ref().and_then(|seccomp| seccomp.listener_path().as_ref());
-    let notifies = |syscall: &oci_spec::runtime::LinuxSyscall| {
-        syscall.action() == oci_spec::runtime::LinuxSeccompAction::ScmpActNotify
-    };
-    let notify = linux.seccomp().as_ref().is_some_and(|s| s.syscalls().iter().flatten().any(notifies));
-    for (present, field) in [
-        (notify, "seccomp/syscalls: SCMP_ACT_NOTIFY"),
-        (linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()), "netDevices"),
-        (linux.intel_rdt().is_some(), "intelRdt"),
-        (linux.memory_policy().is_some(), "memoryPolicy"),
-        (listener.is_some(), "seccomp/listenerPath"),
-    ] {
-        if present {
-            bail!("/linux/{field}: is not supported yet");
-        }
-    }
-    Ok(())
 }
 
 /// `linux.mountLabel`, which only a kernel with SELinux in force can give to mounts: whether it has is asked by the caller.

@@ -116,6 +116,20 @@ pub fn compile(
         .collect()
 }
 
+/// Gives the filesystems `linux.mountLabel`, SELinux' label for everything in them. procfs, sysfs and cgroups take none,
+/// and that of mqueue is the kernel's.
+pub fn set_label(mounts: &mut [Mount], label: &str) -> Result<()> {
+    let label = c_string(label, "/linux/mountLabel")?;
+    for mount in mounts {
+        if let Kind::Filesystem(fs) = &mut mount.kind
+            && !matches!(fs.fstype.to_bytes(), b"proc" | b"sysfs" | b"mqueue")
+        {
+            fs.parameters.push((c"context".into(), Some(label.clone())));
+        }
+    }
+    Ok(())
+}
+
 /// The order of the list, but for one thing: with a new network namespace a sysfs, and what follows below it, waits
 /// until the plain filesystems below `/dev` after it are mounted, where no process can tell the difference. The runtime makes that namespace meanwhile, which takes longer than
 /// all of them. Bind mounts are never overtaken: their destinations may lead anywhere through links of the image.

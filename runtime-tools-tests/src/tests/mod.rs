@@ -18,13 +18,17 @@ mod exec;
 mod exec_process;
 mod hooks;
 mod idmapped;
+mod intel_rdt;
 mod kernel;
 mod kill;
+mod labels;
 mod lifecycle;
 mod log;
 mod mount_options;
 mod mounts;
+mod mounts_in_user_namespaces;
 mod namespaces;
+mod net_devices;
 mod notify;
 mod own_binary;
 mod paths;
@@ -33,7 +37,9 @@ mod process;
 mod resources;
 mod root;
 mod rootless;
+mod scheduling;
 mod seccomp;
+mod seccomp_agent;
 mod state;
 mod stdio;
 mod terminal;
@@ -87,21 +93,27 @@ pub fn all() -> Vec<Test> {
         process::TESTS,
         credentials::TESTS,
         kernel::TESTS,
+        scheduling::TESTS,
+        labels::TESTS,
         namespaces::TESTS,
         user_namespaces::TESTS,
         rootless::TESTS,
+        net_devices::TESTS,
         mounts::TESTS,
         mount_options::TESTS,
         idmapped::TESTS,
+        mounts_in_user_namespaces::TESTS,
         binds::TESTS,
         destinations::TESTS,
         root::TESTS,
         devices::TESTS,
         paths::TESTS,
         seccomp::TESTS,
+        seccomp_agent::TESTS,
         own_binary::TESTS,
         cgroups::TESTS,
         resources::TESTS,
+        intel_rdt::TESTS,
         pause::TESTS,
         update::TESTS,
         events::TESTS,

@@ -307,7 +307,11 @@ fn pid_new_makes_process_one(cx: &Cx) -> Result<()> {
 
 fn network_new_has_loopback_only(cx: &Cx) -> Result<()> {
     let mut b = cx.bundle()?;
-    b.expect(&[(&["ls", "/sys/class/net"], "[\"lo\"]")])
+    // And it is on: IFF_UP with IFF_LOOPBACK.
+    b.expect(&[
+        (&["ls", "/sys/class/net"], "[\"lo\"]"),
+        (&["cat", "/sys/class/net/lo/flags"], "ok \"0x9\\n\""),
+    ])
 }
 
 fn ipc_new_is_empty(cx: &Cx) -> Result<()> {

@@ -53,8 +53,8 @@ tests!["user_namespaces":
     nothing_is_left_of_a_failure deviates ["crun" = "has words of its own"],
 ];
 
-const UID: u32 = 100_000;
-const GID: u32 = 200_000;
+pub const UID: u32 = 100_000;
+pub const GID: u32 = 200_000;
 
 /// Gives the root filesystem to the container's root.
 fn own(path: &Path) -> Result<()> {
@@ -68,7 +68,7 @@ fn own(path: &Path) -> Result<()> {
 }
 
 /// A bundle in a user namespace of its own, with 65536 ids each.
-fn bundle<'a>(cx: &'a Cx) -> Result<Bundle<'a>> {
+pub fn bundle<'a>(cx: &'a Cx) -> Result<Bundle<'a>> {
     let mut b = cx.bundle()?;
     b.push("/linux/namespaces", json!({"type": "user"}))
         .set("/linux/uidMappings", json!([{"containerID": 0, "hostID": UID, "size": 65536}]))
@@ -430,16 +430,16 @@ fn shared_pid_namespace(cx: &Cx) -> Result<()> {
 }
 
 /// A process in a user namespace with the ids of `bundle`.
-struct Holder(Child);
+pub struct Holder(Child);
 
 impl Holder {
-    fn new(cx: &Cx) -> Result<Self> {
+    pub fn new(cx: &Cx) -> Result<Self> {
         let mut command = Command::new("unshare");
         command.arg("--user").arg(&cx.probe).args(["seq", "say", "ready", "---", "sleep"]);
         Ok(Holder(mapped(command, false)?))
     }
 
-    fn path(&self, name: &str) -> String {
+    pub fn path(&self, name: &str) -> String {
         format!("/proc/{}/ns/{name}", self.0.id())
     }
 
@@ -473,7 +473,7 @@ fn mapped(mut command: Command, answer: bool) -> Result<Child> {
 }
 
 /// Makes the bundle join a user namespace.
-fn join<'b, 'a>(b: &'b mut Bundle<'a>, path: &str) -> &'b mut Bundle<'a> {
+pub fn join<'b, 'a>(b: &'b mut Bundle<'a>, path: &str) -> &'b mut Bundle<'a> {
     b.without_namespace("user").push("/linux/namespaces", json!({"type": "user", "path": path}));
     b.remove("/linux/uidMappings").remove("/linux/gidMappings")
 }
