@@ -5,7 +5,7 @@ NARU := target/$(TARGET)/release/naru
 # The commit that `naru --version` prints, where this is a checkout.
 export NARU_COMMIT := $(shell git describe --always --dirty --abbrev=40 2>/dev/null)
 
-.PHONY: all naru demo test engines bench budget lab install clean
+.PHONY: all naru demo test security engines bench budget lab install clean
 
 all: naru
 
@@ -19,6 +19,11 @@ demo: naru
 # Installs what the tests need (as root, from Debian's packages) and runs all of them.
 test:
 	hack/test.sh
+
+# The security corpus as published in docs/security.md: 2,000 attempts a race, on cgroup v1 and v2 (as root).
+security: naru
+	cd runtime-tools-tests/security && cargo build --release --target $(TARGET)
+	for view in v1 v2; do RUNTIME=$(CURDIR)/$(NARU) runtime-tools-tests/security/target/$(TARGET)/release/security --view $$view || exit 1; done
 
 # A Debian root with released engines and peers, for the checks below: LAB=DIR chooses where.
 lab:

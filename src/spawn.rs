@@ -459,7 +459,13 @@ impl Launch<'_> {
             devices.move_into(&self.plan.net_devices, file.as_fd())?;
         }
         let target = if into_cgroup { self.cgroup.clone_into() } else { None };
-        guard.child = Some(clone_child(self.plan, target, child)?);
+        guard.child = match clone_child(self.plan, target, child) {
+            // No clone into a cgroup on this kernel, or through the filter around us.
+            Err(error) if into_cgroup && error.downcast_ref() == Some(&Errno::EOPNOTSUPP) => {
+                return Ok(false);
+            }
+            other => Some(other?),
+        };
         if self.plan.namespaces.needs_middle()
             && let Some(frame) = adopt_init(guard, &wire)?
         {

@@ -6,10 +6,9 @@
 
 use super::record::{Hierarchy, Record};
 use super::{Version, file, path};
-use crate::sys::words;
+use crate::sys::{fs, words};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// What runc says of a sub-cgroup that cannot be entered. The process writes 0, which means itself.
@@ -145,10 +144,8 @@ fn open_below(hierarchy: &Hierarchy, below: &str) -> file::Result<OwnedFd> {
     if below.is_empty() {
         return Ok(dir);
     }
-    let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC).resolve(
-        ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV,
-    );
-    openat2(dir, below, how)
+    let below = std::ffi::CString::new(below).map_err(|_| Errno::EINVAL)?;
+    fs::openat2(dir.as_fd(), &below, libc::O_PATH | libc::O_DIRECTORY, 0, fs::BENEATH)
 }
 
 #[cfg(test)]

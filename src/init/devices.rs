@@ -66,11 +66,7 @@ fn make(dir: BorrowedFd, name: &CStr, node: &Node) -> Result<()> {
         }
     }
     if !made && stat.st_mode & 0o7777 != node.mode & 0o7777 {
-        match fs::fchmod_path(handle.as_fd(), node.mode & 0o7777) {
-            // Before Linux 6.6 there is no way to change the mode of such a handle without a path: leave it.
-            Ok(()) | Err(Errno::ENOSYS) => {}
-            Err(errno) => return Err(errno),
-        }
+        fs::fchmod_path(handle.as_fd(), node.mode & 0o7777)?;
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! [`container`] is the first process of a container, [`exec`] a further one. The child walks the plan that was
 //! compiled before the clone: it parses nothing, logs nothing, and reports a failing step as numbers; the runtime,
 //! which still has the plan, finds the words (`spawn::explain`). A change to container start begins as a line here.
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 mod binds;
 mod cgroup_mounts;
@@ -244,10 +245,16 @@ fn exec_steps(child: &mut Exec) -> Outcome<std::convert::Infallible> {
     let mut keep = vec![child.wire.as_fd().as_raw_fd()];
     keep.extend(child.cgroups.iter().chain(&child.terminal).chain(&child.root).map(AsRawFd::as_raw_fd));
     keep_only(&keep, child.preserve_fds).at(Step::CloseFds)?;
-    enter::join_cgroups(&std::mem::take(&mut child.cgroups)).at(Step::JoinCgroup)?;
+    enter::join_cgroups(&child.cgroups).at(Step::JoinCgroup)?;
     enter::processors(init).at_index(Step::Scheduling, 4)?;
     if let Some(root) = child.root.take() {
         root::enter(root.as_fd()).at(Step::Root)?;
+    }
+    if !child.cgroups.is_empty() {
+        // Together: on cgroup v1 it is a dozen of them.
+        let mut keep = vec![child.wire.as_fd().as_raw_fd()];
+        keep.extend(child.terminal.as_ref().map(AsRawFd::as_raw_fd));
+        keep_only(&keep, child.preserve_fds).at(Step::CloseFds)?;
     }
     if child.user_namespace {
         enter::become_root().at(Step::UserNamespace)?;
