@@ -50,6 +50,11 @@ pub fn hide() -> Result<()> {
     process::prctl(libc::PR_SET_DUMPABLE, 0).map(drop)
 }
 
+/// The opposite, for a process that has only the program's rights and descriptors left.
+pub fn show() -> Result<()> {
+    process::prctl(libc::PR_SET_DUMPABLE, 1).map(drop)
+}
+
 /// The runtime has opened the files and joined the pid namespace, which only counts for children.
 pub fn join_namespaces(list: &[(OwnedFd, i32, usize)]) -> Outcome {
     for (file, flag, index) in list {

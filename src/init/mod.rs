@@ -197,6 +197,10 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
     filter::install_or_proceed(init, &child.wire)?;
     enter::outlive_runtime().at(Step::Session)?;
     if let Some(gate) = child.gate.take() {
+        if !process::is_root() {
+            // An ordinary user may only enter what they may look into; by now there is no more to see than in the program.
+            enter::show().at(Step::Session)?;
+        }
         enter::end_on_signals().at(Step::Gate)?;
         child.wire.send(Kind::Ready).at(Step::Gate)?;
         child.wire = wait_for_start(gate)?;

@@ -21,9 +21,10 @@ tests!["rootless":
     lifecycle deviates ["crun" = "knows no other state root then"],
     root_flag,
     exec deviates ["crun" = "starts in / and takes no group from the config"],
+    exec_in_a_created_one deviates ["runc" = "enters it only where its user is root", "crun" = "cannot open its namespaces"],
     terminal,
     foreground,
-    helpers_map_what_was_granted,
+    helpers_map_what_was_granted deviates ["runc" = "cannot always enter it right after its start"],
     helpers_refuse_the_rest,
     without_helpers deviates ["crun" = "maps what it can"],
     groups_of_the_caller deviates ["crun" = "maps all that was granted"],
@@ -321,6 +322,18 @@ fn exec(cx: &Cx) -> Result<()> {
     eq("exit code", user.run(&["exec", &c.0, "/bin/probe", "exit", "9"])?.code, 9)?;
     eq("exit code", user.run(&["exec", &c.0, "/missing"])?.code, 255)?;
     user.end(c)
+}
+
+/// As Podman's `init` and `exec` do.
+fn exec_in_a_created_one(cx: &Cx) -> Result<()> {
+    let mut user = User::new(cx)?;
+    user.granted()?.set("/process/user", json!({"uid": 5, "gid": 6})).probe(&["sleep"]).save()?;
+    let id = cx.id();
+    user.run(&["create", &id])?.ok()?;
+    let v = user.run(&["exec", &id, "/bin/probe", "json"])?.ok()?.json()?;
+    same("uid", &v["uid"], json!([5, 5, 5]))?;
+    user.run(&["delete", "--force", &id])?.ok()?;
+    user.nothing_left()
 }
 
 fn terminal(cx: &Cx) -> Result<()> {
