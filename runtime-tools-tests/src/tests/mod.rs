@@ -42,6 +42,7 @@ mod seccomp;
 mod seccomp_agent;
 mod state;
 mod stdio;
+mod systemd;
 mod terminal;
 mod update;
 mod user_namespaces;
@@ -118,6 +119,7 @@ pub fn all() -> Vec<Test> {
         update::TESTS,
         events::TESTS,
         checkpoint::TESTS,
+        systemd::TESTS,
         configs::TESTS,
         compare_with::TESTS,
     ]
