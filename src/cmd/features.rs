@@ -19,10 +19,11 @@ const FEATURES: Features = Features {
     hooks: &["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
     mount_options: Vec::new(),
     annotations: Annotations { checkpoint: "true" },
+    potentially_unsafe_config_annotations: &["org.systemd.property."],
     linux: Linux {
         namespaces: &["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
         capabilities: CAPABILITIES,
-        cgroup: Cgroup { v1: true, v2: true, systemd: false, systemd_user: false, rdma: false },
+        cgroup: Cgroup { v1: true, v2: true, systemd: true, systemd_user: true, rdma: true },
         seccomp: Seccomp {
             enabled: true,
             actions: SECCOMP_ACTIONS,
@@ -97,6 +98,8 @@ struct Features {
     /// The words that mounts are compiled by.
     mount_options: Vec<&'static str>,
     annotations: Annotations,
+    /// Whoever may set these may change more than the container; a dot at the end stands for all that begin so.
+    potentially_unsafe_config_annotations: Names,
     linux: Linux,
 }
 
