@@ -11,6 +11,8 @@ naru=$repo/target/$target/release/naru
 suite_dir=$repo/runtime-tools-tests
 suite=$suite_dir/target/$target/release/suite
 passed=0 failed=0 skipped=0 broken=()
+# As the Makefile sets it: else the stages that call `make` would build again.
+export NARU_COMMIT=${NARU_COMMIT-$(git describe --always --dirty --abbrev=40 2>/dev/null)}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -82,6 +84,9 @@ stage format plain cargo fmt --check
 stage lint plain cargo clippy --all-targets -- -D warnings
 stage build plain hack/build.sh
 stage unit counts unit
+stage install counts hack/install-test.sh
+need jq jq || true
+stage supply counts hack/supply-test.sh
 
 stage suite-build plain sh -c "cd '$suite_dir' && cargo build --release --target $target"
 if [ "$(id -u)" != 0 ]; then
@@ -96,8 +101,8 @@ else
     fi
     export LAB
     stage suite-uml counts "$suite_dir/uml.sh" --timeout 900 "$suite" --view host
-    # This machine's distribution may have no CRIU; the lab has one.
-    if ! command -v criu >/dev/null && [ -x "$LAB/forky/usr/sbin/criu" ]; then
+    # This machine's distribution may have no CRIU, or one that is too old for its kernel; the lab has one.
+    if ! criu check >/dev/null 2>&1 && [ -x "$LAB/forky/usr/sbin/criu" ]; then
         for view in v1 v2; do
             stage "suite-criu-$view" counts hack/enter-lab.sh --cgroup $view --naru "$naru" --bind "$suite_dir:$suite_dir" \
                 "$LAB/forky" env RUNTIME=/usr/local/bin/naru "$suite" --view $view checkpoint/

@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
 # Engine smoke test: do Docker, containerd and Podman work with the runtime under test?
 #
-#   RUNTIME=naru|runc|crun|/path LAB=/var/tmp/naru-lab CGROUP=v1|v2|uml runtime-tools-tests/engines.sh [docker|containerd|podman|podman_rootless]..
+#   RUNTIME=naru|runc|crun|/path LAB=/var/tmp/naru-lab CGROUP=v1|v2|uml LEAKS=N runtime-tools-tests/engines.sh [ENGINE..]
 #
+# ENGINE: docker, docker_more (restart policy, health, namespaces of others, builds, Compose, Swarm, userns-remap),
+# containerd, podman, podman_more (pods, user namespaces, buildah), podman_rootless, leaks (N containers, 20 by default,
+# created, exec'd into, stopped and deleted under Docker and containerd). Default: all but podman_rootless.
 # DOCKER_OPTIONS is more for dockerd, such as --userns-remap=default.
 # RUNTIME is a path on this machine or the name of a program in the lab (default: naru, the release binary of this
 # repository). CGROUP is a view of this machine's cgroups (hack/enter-lab.sh), or `uml` for pure v2 with controllers in
@@ -24,7 +27,7 @@ image=localhost/busybox:lab
 check() {
     local title=$1 status=$2 regex=$3 output got
     shift 3
-    output=$(timeout -k 5 60 bash -c '"$@"' check "$@" 2>&1 </dev/null | tr -d '\0')
+    output=$(timeout -k 5 "${limit:-60}" bash -c '"$@"' check "$@" 2>&1 </dev/null | tr -d '\0')
     got=$?
     if [ "$got" = "$status" ] && grep -qE -- "$regex" <<<"$output"; then
         passed=$((passed + 1))
@@ -59,7 +62,7 @@ wait_until() {
 # ---- outside the lab -----------------------------------------------------------------------------------------------
 
 enter_lab() {
-    local root=${LAB:-/var/tmp/naru-lab}/forky runtime=${RUNTIME:-naru} options=() reason=
+    local root=${LAB:-/var/tmp/naru-lab}/forky runtime=${RUNTIME:-naru} options=() naru=() reason=
     [ -d "$root" ] || reason="no lab root $root (hack/lab.sh makes it)"
     [ "$(id -u)" = 0 ] || reason="needs root"
     if [ -n "$reason" ]; then
@@ -74,14 +77,16 @@ enter_lab() {
     */*)
         runtime=$(realpath -e "$runtime") || exit 1
         options+=(--bind "$runtime:/usr/local/bin/${runtime##*/}")
+        [ "${runtime##*/}" != naru ] || naru=(--naru "$runtime") # else enter-lab.sh puts its own there
         runtime=/usr/local/bin/${runtime##*/}
         ;;
     esac
     # The name makes this run's cgroups its own: several runs share the machine's hierarchies.
-    set -- env "RUNTIME=$runtime" "DOCKER_OPTIONS=${DOCKER_OPTIONS-}" "CGROUP_PARENT=naru-engines-$$" "$here/engines.sh" --inside "$@"
+    set -- env "RUNTIME=$runtime" "DOCKER_OPTIONS=${DOCKER_OPTIONS-}" "CGROUP_PARENT=naru-engines-$$" "LEAKS=${LEAKS:-20}" \
+        "$here/engines.sh" --inside "$@"
     case ${CGROUP-} in
     uml) exec "$here/uml.sh" --root "$root" --timeout 900 "${options[@]}" "$@" ;;
-    *) exec "$here/../hack/enter-lab.sh" ${CGROUP:+--cgroup "$CGROUP"} "${options[@]}" --bind "$here:$here" "$root" "$@" ;;
+    *) exec "$here/../hack/enter-lab.sh" ${CGROUP:+--cgroup "$CGROUP"} "${naru[@]}" "${options[@]}" --bind "$here:$here" "$root" "$@" ;;
     esac
 }
 
@@ -94,7 +99,8 @@ list_cgroups() {
 
 # What a container may leave: cgroups below this run's parent, mounts, the runtime's state, shims and monitors.
 list_leftovers() {
-    list_cgroups | grep "/$CGROUP_PARENT/" | grep -v '/conmon$' # Podman's own, for its monitors, stays
+    # The engines' own stay: Podman's for its monitors, Docker's for its builder.
+    list_cgroups | grep "/$CGROUP_PARENT/" | grep -vE '/(conmon|buildkit)$'
     # Mounts that belong to a container: its root, its network namespace (`default` is the host's), its /dev/shm.
     awk '$5 ~ /\/(rootfs|merged|netns\/.*|shm)$/ && $5 !~ /^\/dev|^\/run\/docker\/netns\/default$/ { print "mount " $5 }' /proc/self/mountinfo
     # One directory a container in the root that each engine gives the runtime; Podman leaves it the runtime's default.
@@ -150,6 +156,8 @@ make_images() {
     jq -n --arg layer "$layer.tar" --arg config "$config.json" --arg image "$image" \
         '[{Config: $config, RepoTags: [$image], Layers: [$layer]}]' >/tmp/images/archive/manifest.json
     tar -C /tmp/images/archive -cf /tmp/images/archive.tar .
+    jq -n '{defaultAction: "SCMP_ACT_ALLOW", syscalls: [{names: ["mkdir", "mkdirat"], action: "SCMP_ACT_ERRNO"}]}' \
+        >/tmp/images/no-mkdir.json
 }
 
 # Whether this layout can limit something: any v1 hierarchy of that name, or a v2 controller.
@@ -188,8 +196,11 @@ start_docker() {
         options+=(--iptables=false --ip6tables=false --bridge=none)
     fi
     iptables -t nat -X naru-probe >/dev/null 2>&1
+    # The daemon's own builder calls whatever is named runc.
+    mkdir -p /tmp/named
+    ln -sf "$runtime" /tmp/named/runc
     # shellcheck disable=SC2086 # words are meant
-    dockerd "${options[@]}" $DOCKER_OPTIONS >/tmp/dockerd.log 2>&1 &
+    PATH=/tmp/named:$PATH dockerd "${options[@]}" $DOCKER_OPTIONS >/tmp/dockerd.log 2>&1 &
     daemons+=($!)
     wait_until 30 docker version
 }
@@ -524,8 +535,10 @@ test_podman_rootless() {
 # --------------------------------------------------------------------------------------------------------------------
 
 [ "${1-}" = --inside ] || enter_lab "$@"
+# shellcheck source=runtime-tools-tests/engines-more.sh
+. "$here/engines-more.sh"
 shift
-[ $# -gt 0 ] || set -- docker containerd podman
+[ $# -gt 0 ] || set -- docker docker_more containerd podman podman_more leaks
 runtime=$(command -v "$RUNTIME") || {
     echo "engines: no $RUNTIME in the lab" >&2
     exit 1

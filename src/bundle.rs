@@ -36,6 +36,12 @@ pub fn load(dir: Option<&Path>) -> Result<Bundle> {
         }
     })?;
     check_version(spec.version())?;
+    // The crate oci-spec has a default for what the spec requires.
+    if spec.process().as_ref().is_some_and(|process| process.io_priority().is_some())
+        && read_json::<serde_json::Value>(&config)?.pointer("/process/ioPriority/class").is_none()
+    {
+        bail!("/process/ioPriority/class: is required");
+    }
     let rootfs = match spec.root() {
         Some(root) if !root.path().as_os_str().is_empty() => normal(&dir.join(root.path())),
         _ => bail!("/root: root must be specified"),

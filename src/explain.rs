@@ -121,7 +121,8 @@ fn process_step(failure: &Failure, process: &Process) -> String {
         Step::Find if failure.errno == Errno::ENOENT => format!("exec: {program:?}: {NOT_IN_PATH}"),
         Step::Find => format!("exec: {program:?}: {why}"),
         Step::Exec => format!("exec {program}: {why}"),
-        Step::JoinCgroup => format!("join the cgroup: {why}"),
+        // The words are runc's; the process writes 0, which means itself.
+        Step::JoinCgroup => format!("error adding pid 0 to cgroups: {why}"),
         Step::UserNamespace => format!("/linux/uidMappings: become root in the user namespace: {why}"),
         Step::TimeNamespace => format!("/linux/timeOffsets: make the time namespace: {why}"),
         Step::NewNamespace => format!("/linux/namespaces: make a namespace: {why}"),

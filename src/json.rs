@@ -56,7 +56,7 @@ pub fn pointer_at(text: &[u8], offset: usize) -> String {
 }
 
 /// Fields that hold an object. serde would fill one from a list too, in the order of its fields.
-const OBJECTS: [&[u8]; 22] = [
+const OBJECTS: [&[u8]; 24] = [
     b"root",
     b"process",
     b"linux",
@@ -79,7 +79,35 @@ const OBJECTS: [&[u8]; 22] = [
     b"memoryPolicy",
     b"personality",
     b"annotations",
+    b"monotonic",
+    b"boottime",
 ];
+
+/// Fields that hold a list of objects without a field that must be there.
+const LISTS: [&str; 9] = [
+    "devices",
+    "uidMappings",
+    "gidMappings",
+    "hugepageLimits",
+    "priorities",
+    "throttleReadBpsDevice",
+    "throttleWriteBpsDevice",
+    "throttleReadIOPSDevice",
+    "throttleWriteIOPSDevice",
+];
+
+/// Is the `[` at this place an entry of one of those? It looks like an entry of a list, or is part of a string.
+fn is_in_list_of_objects(text: &[u8], at: usize) -> bool {
+    let mut from = 0;
+    while let Some(quote) = text[from..at].iter().position(|&byte| byte == b'"') {
+        from = string_end(text, from + quote) + 1;
+        if from > at {
+            return false;
+        }
+    }
+    let pointer = pointer_at(text, at + 1);
+    pointer.rsplit('/').nth(1).is_some_and(|list| LISTS.contains(&list))
+}
 
 /// The offset just behind the first `[` that stands where an object belongs. One pass over the text, some 5 us for
 /// Docker's configuration.
@@ -87,6 +115,9 @@ pub fn list_for_object(text: &[u8]) -> Option<usize> {
     let before = |end: usize| text[..end].iter().rposition(|byte| !byte.is_ascii_whitespace());
     let object = |at: usize| {
         let Some(colon) = before(at) else { return true };
+        if matches!(text[colon], b',' | b'[') {
+            return is_in_list_of_objects(text, at);
+        }
         if text[colon] != b':' {
             return false;
         }
@@ -248,6 +279,11 @@ mod tests {
             (r#"{"linux":{"resources" : [ ]}}"#, true),
             (r#"{"linux":{"namespaces":[{"type":"pid"}]}}"#, false),
             (r#"{"process":{"args":["\"hooks\":[]"]}}"#, false),
+            (r#"{"linux":{"devices":[{"path":"/a"}, [1]]}}"#, true),
+            (r#"{"linux":{"uidMappings":[[]]}}"#, true),
+            (r#"{"linux":{"timeOffsets":{"boottime":[]}}}"#, true),
+            (r#"{"process":{"args":["sh","-c","[[ -f x ]],[","a"]},"devices":["x,[y",[[1]]]}"#, true),
+            (r#"{"process":{"args":["sh","-c","[[ -f x ]],[","a"]},"other":[[1],[2]]}"#, false),
         ] {
             assert_eq!(list_for_object(text.as_bytes()).is_some(), found, "{text}");
         }

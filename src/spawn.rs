@@ -212,7 +212,9 @@ pub fn plan(request: &Request) -> Result<Plan> {
     if let Some(label) = spec.linux().as_ref().and_then(plan::mount_label)
         && lsm::has_selinux()
     {
-        plan::mounts::set_label(&mut plan.mounts, label)?;
+        let annotations = spec.annotations().as_ref();
+        let option = annotations.and_then(|all| all.get(plan::mounts::CONTEXT_TYPE));
+        plan::mounts::set_label(&mut plan.mounts, label, option.map(String::as_str))?;
     }
     if let (Some(join), Some(process)) = (plan.namespaces.joined(libc::CLONE_NEWUSER), spec.process()) {
         let (file, _, index) = open_namespace(&plan, join)?;

@@ -87,7 +87,7 @@ impl Record {
             if !one.is_unified() {
                 let tasks = open_tasks(&path::join(&one.dir(), &below));
                 entry.files.push(if below.is_empty() { tasks? } else { tasks.context(ADDING)? });
-            } else if self.version == Version::V2 && below.is_empty() {
+            } else if self.version == Version::V2 && sub.is_empty() {
                 let own = file::open_dir(file::ABSOLUTE, &one.dir());
                 let home = init_dir(one, init);
                 entry.clone_into = match own {

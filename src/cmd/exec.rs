@@ -73,6 +73,7 @@ pub fn exec(global: &Global, args: cli::Exec) -> Result<ExitCode> {
     }
     explain::warn_of_capabilities(&process);
     process.memory_policy.clone_from(&state.memory_policy);
+    process.keep_groups = state.annotations.get(crate::plan::KEEP_GROUPS).is_some_and(|value| value == "1");
     lsm::check(&process)?;
     create::check_terminal(process.terminal, args.detach, args.console_socket.is_some())?;
 
@@ -254,6 +255,8 @@ struct Later {
     pid_file: Option<(std::path::PathBuf, Stowed)>,
     agent: Stowed,
     tasks: Vec<Stowed>,
+    /// The last to hold the mount of the executable, once the child has closed its copies.
+    seal: Option<exe::Seal>,
 }
 
 /// What is joined.
@@ -310,6 +313,7 @@ impl Join<'_> {
                 } else {
                     None
                 },
+                tells: false,
                 user_namespace: self.state.namespaces & libc::CLONE_NEWUSER != 0,
                 keyring,
                 terminal: None,
@@ -382,6 +386,11 @@ impl Join<'_> {
         if cgroup.is_none() {
             prepared.child.cgroups.append(&mut prepared.cgroup_files);
         }
+        if self.state.sees_all {
+            // Such a process could make the mount writable for as long as a descriptor of it is open there.
+            drop(seal.take());
+        }
+        prepared.child.tells = seal.is_some();
         let cloned = match process::clone3(0, cgroup.as_ref().map(AsFd::as_fd)) {
             // The cgroup went away or is not one that processes can be born in: join by hand.
             // Or it belongs to the container's root by now, over whom this process has no more rights.
@@ -400,14 +409,8 @@ impl Join<'_> {
         }
         .context("clone the process")?;
         let (pid, pidfd) = match cloned {
-            Cloned::Child => {
-                drop(seal.take());
-                init::exec(prepared.child)
-            }
-            Cloned::Parent(pid, pidfd) => {
-                drop(seal.take());
-                (pid, pidfd)
-            }
+            Cloned::Child => init::exec(prepared.child),
+            Cloned::Parent(pid, pidfd) => (pid, pidfd),
         };
         if let Some(lent) = lent {
             lent.take_back();
@@ -420,7 +423,7 @@ impl Join<'_> {
             &wire,
             pid,
             &pidfd,
-            Later { proc: later, pid_file, agent, tasks },
+            Later { proc: later, pid_file, agent, tasks, seal: seal.take() },
             pidfd_socket,
         );
         if result.is_err() {
@@ -437,7 +440,7 @@ impl Join<'_> {
         wire: &Wire,
         pid: i32,
         pidfd: &OwnedFd,
-        Later { proc, pid_file, agent, tasks }: Later,
+        Later { proc, pid_file, agent, tasks, seal }: Later,
         pidfd_socket: Option<OwnedFd>,
     ) -> Result<()> {
         // In the order in which they were stowed, before the first word of the child.
@@ -458,8 +461,24 @@ impl Join<'_> {
         if let Some(socket) = pidfd_socket {
             crate::sys::socket::send_fd(socket.as_fd(), b"setns", pidfd.as_fd()).context("send the pidfd")?;
         }
-        wire.send(Kind::Proceed).context("write to the process")?;
-        let mut answer = wire.receive().context("wait for the process")?;
+        let first = match seal {
+            None => None,
+            Some(seal) => match wire.receive().context("wait for the process")? {
+                // This descriptor is the last one now. The child has other things to do while the mount dissolves.
+                Frame::Plain(Kind::Ready) => {
+                    drop(seal);
+                    None
+                }
+                other => Some(other),
+            },
+        };
+        let mut answer = match first {
+            None => {
+                wire.send(Kind::Proceed).context("write to the process")?;
+                wire.receive().context("wait for the process")?
+            }
+            Some(answer) => answer,
+        };
         if let Frame::Listener(fd) = answer {
             let state = self.state;
             let (agent, connection) =

@@ -19,6 +19,7 @@ const FEATURES: Features = Features {
     hooks: &["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
     mount_options: Vec::new(),
     annotations: Annotations { checkpoint: "true" },
+    potentially_unsafe_config_annotations: UNSAFE_ANNOTATIONS,
     linux: Linux {
         namespaces: &["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
         capabilities: CAPABILITIES,
@@ -39,6 +40,10 @@ const FEATURES: Features = Features {
         memory_policy: MemoryPolicy { modes: MEMORY_MODES, flags: MEMORY_FLAGS },
     },
 };
+
+/// Acted upon, one below the other as they are sorted.
+const UNSAFE_ANNOTATIONS: Names =
+    &["org.criu.config", crate::plan::KEEP_GROUPS, crate::plan::mounts::CONTEXT_TYPE];
 
 /// In the kernel's order.
 #[rustfmt::skip]
@@ -97,6 +102,8 @@ struct Features {
     /// The words that mounts are compiled by.
     mount_options: Vec<&'static str>,
     annotations: Annotations,
+    /// Whoever may set these may change more than the container; a dot at the end stands for all that begin so.
+    potentially_unsafe_config_annotations: Names,
     linux: Linux,
 }
 
@@ -214,9 +221,15 @@ mod tests {
             crate::plan::mount_options::option_names().any(|name| name == "rro"),
             "Docker's recursive read-only binds need it"
         );
-        for names in
-            [SECCOMP_ACTIONS, SECCOMP_OPERATORS, SECCOMP_ARCHS, SECCOMP_FLAGS, MEMORY_MODES, MEMORY_FLAGS]
-        {
+        for names in [
+            UNSAFE_ANNOTATIONS,
+            SECCOMP_ACTIONS,
+            SECCOMP_OPERATORS,
+            SECCOMP_ARCHS,
+            SECCOMP_FLAGS,
+            MEMORY_MODES,
+            MEMORY_FLAGS,
+        ] {
             assert!(names.is_sorted());
         }
     }

@@ -102,11 +102,14 @@ fn check_cwd() -> Outcome {
 /// Groups, ids and the four other capability sets, in the order in which each step still has the right to do the next.
 pub fn switch_user(init: &Process, in_cwd: bool) -> Outcome {
     let caps = &init.capabilities;
-    // Always, also with none: the caller's groups are not the container's (T41).
-    match process::setgroups(&init.groups) {
-        // A user namespace without newgidmap has no other groups than those that it came with (runc leaves them, too).
-        Err(Errno::EPERM) if setgroups_is_denied() => {}
-        other => other.at(Step::User)?,
+    // Also with none: the caller's groups are not the container's (T41), unless it has been told that they are.
+    if !init.keep_groups {
+        match process::setgroups(&init.groups) {
+            // A user namespace without newgidmap has no other groups than those that it came with (runc leaves them,
+            // too).
+            Err(Errno::EPERM) if setgroups_is_denied() => {}
+            other => other.at(Step::User)?,
+        }
     }
     // Else a change to another user drops all of them.
     process::prctl(libc::PR_SET_KEEPCAPS, 1).at(Step::Capabilities)?;

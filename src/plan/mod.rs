@@ -3,6 +3,7 @@
 //! Pure: no system call here or below, so everything can be tested without root. What the init stage does with a
 //! plan is in `init/`; it only walks it.
 
+pub mod check;
 pub mod devices;
 pub mod ids;
 pub mod intel_rdt;
@@ -79,6 +80,9 @@ pub struct Plan {
     pub runtime_hooks: bool,
 }
 
+/// Annotation by which Podman leaves a process the groups of whoever calls the runtime (`--group-add keep-groups`).
+pub const KEEP_GROUPS: &str = "run.oci.keep_original_groups";
+
 /// What the command line adds to the configuration.
 #[derive(Clone, Copy, Default)]
 pub struct Options {
@@ -104,6 +108,14 @@ pub fn compile(spec: &Spec, id: &str, bundle: &Path, rootfs: &Path, options: Opt
         && let Some(process) = spec.process()
     {
         maps.check_users(process)?;
+    }
+    check::name(spec.hostname().as_deref(), "/hostname")?;
+    check::name(spec.domainname().as_deref(), "/domainname")?;
+    if let Some(resources) = linux.resources() {
+        check::resources(resources)?;
+    }
+    if let Some(hooks) = spec.hooks() {
+        check::hooks(hooks)?;
     }
     let has_name = |name: &Option<String>| name.as_ref().is_some_and(|name| !name.is_empty());
     if !namespaces.private(libc::CLONE_NEWUTS) {
@@ -156,6 +168,8 @@ pub fn compile(spec: &Spec, id: &str, bundle: &Path, rootfs: &Path, options: Opt
                 // Such a container can be made and entered by exec, not started (runtime.md "Create", "Start").
                 None => process::absent(),
             };
+            process.keep_groups =
+                spec.annotations().as_ref().is_some_and(|all| all.get(KEEP_GROUPS).is_some_and(|v| v == "1"));
             if options.listen_fds > 0 {
                 process.env.push(CString::new(format!("LISTEN_FDS={}", options.listen_fds))?);
                 process.env.push(c"LISTEN_PID=1".into());

@@ -47,6 +47,8 @@ pub struct Process {
     pub gid: u32,
     /// `user.additionalGids`, each once.
     pub groups: Vec<u32>,
+    /// The caller's groups stay ([`super::KEEP_GROUPS`]).
+    pub keep_groups: bool,
     /// `user.umask`, 0022 if unset as in runc.
     pub umask: u32,
     /// `capabilities`; none when absent.
@@ -130,6 +132,7 @@ pub fn compile(process: &oci_spec::runtime::Process, linux: &Linux, pointer: &st
         uid: user.uid(),
         gid: user.gid(),
         groups,
+        keep_groups: false,
         umask: user.umask().unwrap_or(0o022),
         capabilities: capabilities(process.capabilities().as_ref()),
         rlimits: rlimits(process.rlimits().as_deref().unwrap_or_default(), pointer)?,
@@ -203,6 +206,7 @@ pub fn absent() -> Process {
         uid: 0,
         gid: 0,
         groups: Vec::new(),
+        keep_groups: false,
         umask: 0o022,
         capabilities: Capabilities::default(),
         rlimits: Vec::new(),

@@ -3,6 +3,7 @@
 use crate::cx::Cx;
 use anyhow::Result;
 
+mod annotations;
 mod binds;
 mod cgroups;
 mod checkpoint;
@@ -45,6 +46,7 @@ mod stdio;
 mod terminal;
 mod update;
 mod user_namespaces;
+mod wrong_values;
 
 /// One registered test.
 #[derive(Clone)]
@@ -117,6 +119,8 @@ pub fn all() -> Vec<Test> {
         pause::TESTS,
         update::TESTS,
         events::TESTS,
+        annotations::TESTS,
+        wrong_values::TESTS,
         checkpoint::TESTS,
         configs::TESTS,
         compare_with::TESTS,
