@@ -90,13 +90,15 @@ stage supply counts hack/supply-test.sh
 
 stage suite-build plain sh -c "cd '$suite_dir' && cargo build --release --target $target"
 if [ "$(id -u)" != 0 ]; then
-    for name in suite-v1 suite-v2 suite-uml security-v1 security-v2 sweep-v1 sweep-v2; do skip "$name" "needs root"; done
+    for name in suite-v1 suite-v2 suite-uml suite-systemd suite-systemd-v1 security-v1 security-v2 sweep-v1 sweep-v2; do
+        skip "$name" "needs root"
+    done
 else
     export RUNTIME=$naru
     need criu criu || true # its tests skip without it
     stage suite-v1 counts "$suite" --view v1
     stage suite-v2 counts "$suite" --view v2
-    if [ ! -x "${LAB:=/var/tmp/naru-lab}/forky/usr/bin/linux.uml" ] && [ "${NARU_NO_LAB-}" != 1 ] && wanted suite-uml; then
+    if [ ! -x "${LAB:=/var/tmp/naru-lab}/forky/usr/bin/linux.uml" ] && [ "${NARU_NO_LAB-}" != 1 ] && { wanted suite-uml || wanted suite-systemd; }; then
         need mmdebstrap mmdebstrap && need patchelf patchelf && need jq jq && hack/lab.sh >"$work/lab.log" 2>&1
     fi
     export LAB
@@ -108,6 +110,10 @@ else
                 "$LAB/forky" env RUNTIME=/usr/local/bin/naru "$suite" --view $view checkpoint/
         done
     fi
+    stage suite-systemd counts "$suite_dir/uml.sh" --systemd --timeout 600 \
+        env "RUNTIME=$naru" "$suite" --systemd --view host systemd/ resources/ update/ pause/ events/ kill/
+    stage suite-systemd-v1 counts "$suite_dir/uml.sh" --systemd=v1 --timeout 300 \
+        env "RUNTIME=$naru" "$suite" --systemd --view host systemd/ resources/ pause/
     need busybox busybox-static
     stage security-build plain sh -c "cd '$suite_dir/security' && cargo build --release --target $target"
     security=$suite_dir/security/target/$target/release/security

@@ -28,6 +28,7 @@ pub fn failure(failure: &Failure, plan: &Plan, hooks: Option<&Hooks>) -> Error {
         let source = match at.map(|mount| &mount.kind) {
             Some(crate::plan::mounts::Kind::Bind(bind)) => bind.source.to_string_lossy().into_owned(),
             Some(crate::plan::mounts::Kind::Filesystem(fs)) => fs.fstype.to_string_lossy().into_owned(),
+            Some(crate::plan::mounts::Kind::Remount(_)) => "remount".into(),
             _ => "cgroup".into(),
         };
         let log = if failure.text.is_empty() { String::new() } else { format!(" ({})", failure.text) };

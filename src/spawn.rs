@@ -122,6 +122,18 @@ pub struct Guard {
 }
 
 impl Guard {
+    /// The systemd driver: has the cgroup made around the process.
+    pub fn make_unit(&mut self, cgroup: &cgroup::Live, pid: i32) -> Result<()> {
+        cgroup.start_unit(pid)?;
+        self.cgroup = Some(cgroup.record().clone());
+        cgroup.fill_unit(pid)
+    }
+
+    /// Is there a cgroup to remove?
+    pub fn has_cgroup(&self) -> bool {
+        self.cgroup.is_some()
+    }
+
     /// The state directory.
     pub fn dir(&self) -> Result<&Dir> {
         self.dir.as_ref().context("the state directory is gone")
@@ -310,7 +322,8 @@ pub fn begin(store: &Store, request: &Request, plan: &Plan) -> Result<Begun> {
     // On an error it has removed what it made; what was there before is not ours.
     let cgroup = cgroup_plan.create()?;
     container.cgroup = cgroup.record().clone();
-    guard.cgroup = Some(container.cgroup.clone());
+    // A unit of systemd is ours once it was made around the init process.
+    guard.cgroup = (!cgroup.is_pending()).then(|| container.cgroup.clone());
     if container.cgroup.hierarchies.is_empty() && !plan.namespaces.private(libc::CLONE_NEWPID) {
         log::warn(
             "Creating a rootless container with no cgroup and no private pid namespace. Such configuration is strongly \
@@ -398,10 +411,11 @@ pub fn finish(
     Ok(started)
 }
 
-fn cgroup_options(request: &Request, plan: &Plan) -> cgroup::Options {
+fn cgroup_options<'a>(request: &'a Request, plan: &Plan) -> cgroup::Options<'a> {
     let driver = if request.systemd { cgroup::Driver::Systemd } else { cgroup::Driver::Cgroupfs };
-    let owner = cgroup::owner(&request.bundle.spec, &plan.maps);
-    cgroup::Options { driver, owner, rootless: request.rootless }
+    let spec = &request.bundle.spec;
+    let owner = cgroup::owner(spec, &plan.maps);
+    cgroup::Options { driver, owner, rootless: request.rootless, annotations: spec.annotations().as_ref() }
 }
 
 fn hide() -> Result<()> {
@@ -433,6 +447,7 @@ impl Launch<'_> {
             other_end: wire.as_fd(),
             gate: self.gate.as_ref().map(OwnedFd::try_clone).transpose().context("copy a descriptor")?,
             cgroups: self.cgroup.join_files(into_cgroup)?,
+            moved: self.cgroup.is_pending(),
             proc: None,
             idmaps: &self.idmaps,
             cgroup_view: self.cgroup.view()?,
@@ -474,6 +489,10 @@ impl Launch<'_> {
             return self.ended(frame, guard, into_cgroup);
         }
         let pid = guard.child.as_ref().map_or(0, |child| child.0);
+        if self.cgroup.is_pending() {
+            guard.make_unit(self.cgroup, pid)?;
+            wire.send(Kind::CgroupReady).context(TELL)?;
+        }
         if let Some(group) = &guard.resctrl {
             group.enter(pid)?;
         }

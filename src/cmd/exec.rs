@@ -5,6 +5,7 @@
 
 use super::{absolute, create};
 use crate::bundle;
+use crate::cgroup;
 use crate::cli::{self, Global};
 use crate::console::Console;
 use crate::exit::ExitCode;
@@ -283,6 +284,8 @@ struct Prepared<'a> {
     cgroup: Option<OwnedFd>,
     /// To join by, where the clone into the cgroup is refused or fatal.
     cgroup_files: Vec<OwnedFd>,
+    /// To be moved by, where this user may not.
+    by_systemd: Option<cgroup::Attach>,
 }
 
 impl Join<'_> {
@@ -325,6 +328,7 @@ impl Join<'_> {
             wire,
             cgroup: entry.clone_into,
             cgroup_files: entry.fallback,
+            by_systemd: entry.by_systemd,
         })
     }
 
@@ -391,16 +395,23 @@ impl Join<'_> {
             drop(seal.take());
         }
         prepared.child.tells = seal.is_some();
-        let cloned = match process::clone3(0, cgroup.as_ref().map(AsFd::as_fd)) {
+        let cloned = process::clone3(0, cgroup.as_ref().map(AsFd::as_fd));
+        // From a session's cgroup there is no way into that of a unit of the user but systemd's.
+        let refused = matches!(cloned, Err(Errno::EACCES | Errno::EPERM));
+        let moved = prepared.by_systemd.take().filter(|_| refused);
+        let cloned = match cloned {
+            Err(_) if moved.is_some() => process::clone3(0, None),
             // The cgroup went away or is not one that processes can be born in: join by hand.
-            // Or it belongs to the container's root by now, over whom this process has no more rights.
+            // Or it belongs to the container's root by now, over whom this process has no more rights. Or its limit of
+            // processes is reached, which holds for births alone.
             Err(
                 Errno::EBUSY
                 | Errno::ENOENT
                 | Errno::EOPNOTSUPP
                 | Errno::ENODEV
                 | Errno::EACCES
-                | Errno::EPERM,
+                | Errno::EPERM
+                | Errno::EAGAIN,
             ) if cgroup.is_some() && (!prepared.cgroup_files.is_empty() || !process::is_root()) => {
                 prepared.child.cgroups.append(&mut prepared.cgroup_files);
                 process::clone3(0, None)
@@ -418,6 +429,12 @@ impl Join<'_> {
         log::debug(format_args!("exec process: {pid}"));
         let Prepared { child, wire, .. } = prepared;
         drop(child);
+        if let Some(mut moved) = moved
+            && let Err(error) = moved.attach(pid)
+        {
+            // Like runc: without the rights that a cgroup needs the process runs where the runtime does.
+            log::warn(format_args!("{error:#}"));
+        }
         let result = self.follow(
             process,
             &wire,

@@ -67,6 +67,8 @@ pub struct Container<'a> {
     pub gate: Option<OwnedFd>,
     /// cgroup files to write `0` to, before anything else.
     pub cgroups: Vec<OwnedFd>,
+    /// The runtime has this process moved to its cgroup.
+    pub moved: bool,
     /// The container's own procfs once it is mounted, if settings can be written through it.
     pub proc: Option<OwnedFd>,
     /// User namespaces with the mappings of mounts.
@@ -111,6 +113,10 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
     // While this is one thread and owns nothing: on cgroup v1 a self-write of `0` spares the grace period that the
     // runtime's write of a pid costs (7 ms after an idle gap). On v2 clone3 has already put us there.
     enter::join_cgroups(&child.cgroups).at(Step::JoinCgroup)?;
+    // systemd makes the cgroup around this process, which must not have any other one then.
+    if child.moved {
+        child.wire.expect(Kind::CgroupReady).at(Step::JoinCgroup)?;
+    }
     // The runtime's own processors are not the container's; the cgroup alone limits it from here on.
     enter::all_processors().at(Step::Session)?;
     // Before another process can be in this pid namespace: what shows as this one's executable must not be writable
