@@ -39,6 +39,10 @@ pub fn failure(failure: &Failure, plan: &Plan, hooks: Option<&Hooks>) -> Error {
         Step::MountTarget if failure.errno == Errno::EXDEV => {
             mount("cannot be mounted because a link leads it to the root or inside /proc")
         }
+        // The words are runc's: an image with a link there is an attack (CVE-2019-16884).
+        Step::MountTarget if failure.errno == Errno::ELOOP && is_proc_or_sys(plan, index) => {
+            mount("must be mounted on ordinary directory")
+        }
         Step::MountTarget => mount("open the destination"),
         Step::Mount => mount("mount"),
         Step::MountFlags => mount("set flags"),
@@ -72,6 +76,12 @@ pub fn failure(failure: &Failure, plan: &Plan, hooks: Option<&Hooks>) -> Error {
         _ => process_step(failure, &plan.process),
     };
     anyhow!("{PREFIX}{text}")
+}
+
+fn is_proc_or_sys(plan: &Plan, index: usize) -> bool {
+    plan.mounts
+        .iter()
+        .any(|mount| mount.index == index && matches!(mount.destination.to_bytes(), b"/proc" | b"/sys"))
 }
 
 /// The kernel has refused the program itself, once everything else was done: `exec PROGRAM: why`.

@@ -156,7 +156,7 @@ pub fn compile(spec: &Spec, id: &str, bundle: &Path, rootfs: &Path, options: Opt
         devices: own_devices,
         intel_rdt: linux.intel_rdt().as_ref().map(|rdt| intel_rdt::compile(rdt, id)).transpose()?,
         net_devices: net_devices::compile(linux.net_devices().as_ref(), &namespaces)?,
-        masked_paths: paths(linux.masked_paths().as_deref().unwrap_or_default(), "/linux/maskedPaths")?,
+        masked_paths: once(paths(linux.masked_paths().as_deref().unwrap_or_default(), "/linux/maskedPaths")?),
         readonly_paths: paths(linux.readonly_paths().as_deref().unwrap_or_default(), "/linux/readonlyPaths")?,
         sysctl: sysctl(linux.sysctl().as_ref(), &namespaces)?,
         hostname: spec.hostname().clone().filter(|name| !name.is_empty()),
@@ -213,6 +213,16 @@ fn paths(list: &[String], pointer: &str) -> Result<Vec<CString>> {
             CString::new(text.as_str()).with_context(|| format!("{pointer}/{i}: contains a NUL byte"))
         })
         .collect()
+}
+
+/// Each path at its first place only: a mask over a mask is a mount for nothing, and engines do list paths twice.
+fn once(list: Vec<CString>) -> Vec<CString> {
+    let mut seen = std::collections::HashSet::with_capacity(list.len());
+    let new: Vec<bool> = list.iter().map(|path| seen.insert(path.as_c_str())).collect();
+    if seen.len() == list.len() {
+        return list;
+    }
+    list.into_iter().zip(new).filter_map(|(path, new)| new.then_some(path)).collect()
 }
 
 /// Kernel settings that are per IPC namespace.
