@@ -3,26 +3,30 @@
 # them. Builds naru with its symbols, steps through the commands (benches/steps.c, x86-64) and writes down what they
 # touched, first what the init stage does, then what only the runtime does. Needs root, a C compiler and binutils.
 #
-#   hack/layout.sh
+#   hack/layout.sh [--again]
 #
+# --again writes the list from what was stepped through last time.
 # To be run again when the path of a start has changed a lot; a function that is not listed costs a page fault, a
 # listed one that is gone costs nothing. The names' hashes are wild cards, so they hold for other compilers too.
 set -eu
 . "$(dirname "$0")/bench-setup.sh"
 
 if [ "${1-}" != --inside ]; then
+    again=${1-}
     [ "$(id -u)" = 0 ] || die 'needs root'
     build_tools
     [ "$tools/steps" -nt "$repo/benches/steps.c" ] || ${CC:-cc} -O2 -o "$tools/steps" "$repo/benches/steps.c"
     target=$repo/target/layout
-    [ -e "$repo/hack/layout.ld" ] || echo '/* empty */' >"$repo/hack/layout.ld"
-    (cd "$repo" && cargo build --release --config profile.release.strip=false --target-dir "$target")
-    naru=$target/$(uname -m)-unknown-linux-musl/release/naru
-    nm -n "$naru" >"$tools/symbols"
-    : >"$tools/steps.out"
-    for view in v2 v1; do
-        NARU=$naru "$repo/hack/cgroup-view.sh" $view "$0" --inside $view || say "cgroup $view: left out"
-    done
+    if [ "$again" != --again ]; then
+        [ -e "$repo/hack/layout.ld" ] || die 'hack/layout.ld is missing: take the committed one'
+        (cd "$repo" && cargo build --release --config profile.release.strip=false --target-dir "$target")
+        naru=$target/$(uname -m)-unknown-linux-musl/release/naru
+        nm -n "$naru" >"$tools/symbols"
+        : >"$tools/steps.out"
+        for view in v2 v1; do
+            NARU=$naru "$repo/hack/cgroup-view.sh" $view "$0" --inside $view || say "cgroup $view: left out"
+        done
+    fi
     [ -s "$tools/steps.out" ] || die 'nothing was stepped through'
     {
         echo '/* Written by hack/layout.sh: the functions that a container start executes, next to each other. */'
@@ -30,6 +34,8 @@ if [ "${1-}" != --inside ]; then
         for role in init parent; do
             echo "  .text.naru.$role : {"
             echo "    naru_${role}_start = .;"
+            # Assembly of the C library, which has no section of its own.
+            if [ $role = init ]; then printf '    *memcpy.lo(.text)\n    *memset.lo(.text)\n    *memmove.lo(.text)\n'; fi
             sort -u "$tools/steps.out" | awk -v role=$role '
                 # v0 names hold a hash after each "Cs", and the crate that made the instance at the end.
                 function pattern(name) {
@@ -40,7 +46,7 @@ if [ "${1-}" != --inside ]; then
                     return name
                 }
                 $1 == "init" { init[$2] = 1 }
-                { if ($1 == role && (role == "init" || !($2 in init))) print "    *(.text." pattern($2) ")" }' | LC_ALL=C sort -u
+                { if ($1 == role && (role == "init" || !($2 in init))) { name = pattern($2); print "    *(.text." name " .text.unlikely." name ")" } }' | LC_ALL=C sort -u
             echo "    naru_${role}_end = .;"
             echo '  }'
         done

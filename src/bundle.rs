@@ -27,7 +27,7 @@ pub fn load(dir: Option<&Path>) -> Result<Bundle> {
         None => here,
     };
     let config = dir.join("config.json");
-    let spec: Spec = read_json(&config).map_err(|error| {
+    let mut spec: Spec = read_json(&config).map_err(|error| {
         match error.downcast_ref::<std::io::Error>().map(std::io::Error::kind) {
             Some(std::io::ErrorKind::NotFound) => {
                 anyhow::anyhow!("JSON specification file config.json not found: {}", config.display())
@@ -36,6 +36,17 @@ pub fn load(dir: Option<&Path>) -> Result<Bundle> {
         }
     })?;
     check_version(spec.version())?;
+    // The crate oci-spec has a default for what the spec requires.
+    if spec.process().as_ref().is_some_and(|process| process.io_priority().is_some())
+        && read_json::<serde_json::Value>(&config)?.pointer("/process/ioPriority/class").is_none()
+    {
+        bail!("/process/ioPriority/class: is required");
+    }
+    if let Some(resources) = spec.linux_mut().as_mut().and_then(|linux| linux.resources_mut().as_mut())
+        && json::has_unclear_limit(resources)
+    {
+        json::set_explicit_limit(resources, &read_json(&config)?, "/linux/resources/pids/limit");
+    }
     let rootfs = match spec.root() {
         Some(root) if !root.path().as_os_str().is_empty() => normal(&dir.join(root.path())),
         _ => bail!("/root: root must be specified"),
@@ -66,13 +77,12 @@ pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
         Ok(value) => return Ok(value),
         Err(error) => error,
     };
-    if let Some((known, unknown)) = json::repaired(&text)
+    if let Some((known, dropped)) = json::adapted(&text)
         && let Ok(value) = serde_json::from_slice(&known)
     {
-        if unknown.is_empty() {
-            return Ok(value);
+        if !dropped.is_empty() {
+            log::warn(format_args!("ignoring unknown or unavailable capabilities: {}", dropped.join(", ")));
         }
-        log::warn(format_args!("ignoring unknown or unavailable capabilities: {}", unknown.join(", ")));
         return Ok(value);
     }
     let offset = json::offset_of(&text, error.line(), error.column());

@@ -280,10 +280,10 @@ pub struct Update {
     pub kernel_memory_tcp: Option<String>,
     /// Largest number of processes; negative: any.
     pub pids_limit: Option<i64>,
-    /// A schema of the L3 cache was given.
-    pub l3_cache_schema: bool,
-    /// A schema of the memory bandwidth was given.
-    pub mem_bw_schema: bool,
+    /// A schema of the L3 cache.
+    pub l3_cache_schema: Option<String>,
+    /// A schema of the memory bandwidth.
+    pub mem_bw_schema: Option<String>,
 }
 
 /// `--format` of `list` and `ps`.

@@ -28,6 +28,7 @@ pub fn failure(failure: &Failure, plan: &Plan, hooks: Option<&Hooks>) -> Error {
         let source = match at.map(|mount| &mount.kind) {
             Some(crate::plan::mounts::Kind::Bind(bind)) => bind.source.to_string_lossy().into_owned(),
             Some(crate::plan::mounts::Kind::Filesystem(fs)) => fs.fstype.to_string_lossy().into_owned(),
+            Some(crate::plan::mounts::Kind::Remount(_)) => "remount".into(),
             _ => "cgroup".into(),
         };
         let log = if failure.text.is_empty() { String::new() } else { format!(" ({})", failure.text) };
@@ -120,7 +121,8 @@ fn process_step(failure: &Failure, process: &Process) -> String {
         Step::Find if failure.errno == Errno::ENOENT => format!("exec: {program:?}: {NOT_IN_PATH}"),
         Step::Find => format!("exec: {program:?}: {why}"),
         Step::Exec => format!("exec {program}: {why}"),
-        Step::JoinCgroup => format!("join the cgroup: {why}"),
+        // The words are runc's; the process writes 0, which means itself.
+        Step::JoinCgroup => format!("error adding pid 0 to cgroups: {why}"),
         Step::UserNamespace => format!("/linux/uidMappings: become root in the user namespace: {why}"),
         Step::TimeNamespace => format!("/linux/timeOffsets: make the time namespace: {why}"),
         Step::NewNamespace => format!("/linux/namespaces: make a namespace: {why}"),
@@ -133,6 +135,22 @@ fn process_step(failure: &Failure, process: &Process) -> String {
         Step::Stdio => format!("give the standard streams to uid {}: {why}", process.uid),
         Step::Scheduling if index == 1 => format!("/process/ioPriority: set it: {why}"),
         Step::Scheduling if index == 2 => format!("/linux/personality: set it: {why}"),
+        Step::Scheduling if index == 3 => format!("/linux/memoryPolicy: set it: {why}"),
+        Step::Scheduling if index == 4 => {
+            format!("/process/execCPUAffinity/final: error setting final CPU affinity: {why}")
+        }
+        Step::Label if index == 0 => {
+            let name = process.apparmor.as_ref().map(|name| name.to_string_lossy()).unwrap_or_default();
+            let name = name.trim_start_matches("exec ");
+            format!(
+                "/process/apparmorProfile: unable to apply apparmor profile {name:?}: write \
+                 `/proc/thread-self/attr/apparmor/exec`: {why}"
+            )
+        }
+        Step::Label => {
+            let file = if index == 1 { "exec" } else { "keycreate" };
+            format!("/process/selinuxLabel: write `/proc/thread-self/attr/{file}`: {why}")
+        }
         // A cpuset that is not the whole machine refuses SCHED_DEADLINE. The words are runc's.
         Step::Scheduling if failure.errno == Errno::EPERM => {
             format!("/process/scheduler: process scheduler can't be used together with AllowedCPUs: {why}")
@@ -161,6 +179,7 @@ fn process_step(failure: &Failure, process: &Process) -> String {
         Step::CloseFds => format!("close descriptors: {why}"),
         Step::PreservedFd => format!("unable to stat preserved-fd {index}: {why}"),
         Step::Gate => format!("wait for the runtime: {why}"),
+        Step::Root => format!("enter the container's root: {why}"),
         other => format!("{other:?} {index}: {why}"),
     }
 }

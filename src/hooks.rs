@@ -27,10 +27,12 @@ pub struct HookState {
     pub annotations: std::collections::HashMap<String, String>,
 }
 
+/// The state of a container as runtime.md "State" writes it.
 #[derive(serde::Serialize)]
 #[serde(rename_all = "camelCase")]
-struct StateOnStdin<'a> {
-    oci_version: &'a str,
+pub struct StateNow<'a> {
+    /// `ociVersion`.
+    pub oci_version: &'a str,
     id: &'a str,
     status: &'a str,
     #[serde(skip_serializing_if = "is_zero")]
@@ -45,18 +47,22 @@ fn is_zero(pid: &i32) -> bool {
 }
 
 impl HookState {
-    /// The state JSON (runtime.md "State") with this status and pid.
-    pub fn json(&self, status: &str, pid: i32) -> Vec<u8> {
-        let state = StateOnStdin {
+    /// The state with this status and pid.
+    pub fn with<'a>(&'a self, status: &'a str, pid: i32) -> StateNow<'a> {
+        StateNow {
             oci_version: &self.oci_version,
             id: &self.id,
             status,
             pid,
             bundle: &self.bundle,
             annotations: &self.annotations,
-        };
+        }
+    }
+
+    /// The same as JSON.
+    pub fn json(&self, status: &str, pid: i32) -> Vec<u8> {
         // Strings and numbers always serialize.
-        serde_json::to_vec(&state).unwrap_or_default()
+        serde_json::to_vec(&self.with(status, pid)).unwrap_or_default()
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! All but [`list_for_object`] run only once parsing has failed, so they may take their time.
 
+use oci_spec::runtime::{LinuxPids, LinuxResources};
+
 /// The JSON pointer of the innermost value that holds or ends at the byte `offset` of `text`; empty at the top.
 pub fn pointer_at(text: &[u8], offset: usize) -> String {
     let mut path: Vec<Step> = Vec::new();
@@ -56,7 +58,7 @@ pub fn pointer_at(text: &[u8], offset: usize) -> String {
 }
 
 /// Fields that hold an object. serde would fill one from a list too, in the order of its fields.
-const OBJECTS: [&[u8]; 22] = [
+const OBJECTS: [&[u8]; 24] = [
     b"root",
     b"process",
     b"linux",
@@ -79,7 +81,35 @@ const OBJECTS: [&[u8]; 22] = [
     b"memoryPolicy",
     b"personality",
     b"annotations",
+    b"monotonic",
+    b"boottime",
 ];
+
+/// Fields that hold a list of objects without a field that must be there.
+const LISTS: [&str; 9] = [
+    "devices",
+    "uidMappings",
+    "gidMappings",
+    "hugepageLimits",
+    "priorities",
+    "throttleReadBpsDevice",
+    "throttleWriteBpsDevice",
+    "throttleReadIOPSDevice",
+    "throttleWriteIOPSDevice",
+];
+
+/// Is the `[` at this place an entry of one of those? It looks like an entry of a list, or is part of a string.
+fn is_in_list_of_objects(text: &[u8], at: usize) -> bool {
+    let mut from = 0;
+    while let Some(quote) = text[from..at].iter().position(|&byte| byte == b'"') {
+        from = string_end(text, from + quote) + 1;
+        if from > at {
+            return false;
+        }
+    }
+    let pointer = pointer_at(text, at + 1);
+    pointer.rsplit('/').nth(1).is_some_and(|list| LISTS.contains(&list))
+}
 
 /// The offset just behind the first `[` that stands where an object belongs. One pass over the text, some 5 us for
 /// Docker's configuration.
@@ -87,6 +117,9 @@ pub fn list_for_object(text: &[u8]) -> Option<usize> {
     let before = |end: usize| text[..end].iter().rposition(|byte| !byte.is_ascii_whitespace());
     let object = |at: usize| {
         let Some(colon) = before(at) else { return true };
+        if matches!(text[colon], b',' | b'[') {
+            return is_in_list_of_objects(text, at);
+        }
         if text[colon] != b':' {
             return false;
         }
@@ -103,6 +136,21 @@ pub fn list_for_object(text: &[u8]) -> Option<usize> {
         }
     }
     None
+}
+
+/// Is `pids.limit` 0 here, which the crate that parses it also says of one that is absent?
+pub fn has_unclear_limit(resources: &LinuxResources) -> bool {
+    resources.pids().as_ref().is_some_and(|pids| pids.limit() == 0)
+}
+
+/// A limit of 0 processes that was really asked for (since version 1.3 of the specification) becomes 1: systemd takes no
+/// 0, and none could be there anyway. `json` is what was parsed, and `pointer` where in it the limit would be.
+pub fn set_explicit_limit(resources: &mut LinuxResources, json: &serde_json::Value, pointer: &str) {
+    if json.pointer(pointer).is_some_and(|limit| limit.as_i64() == Some(0)) {
+        let mut pids = LinuxPids::default();
+        pids.set_limit(1);
+        resources.set_pids(Some(pids));
+    }
 }
 
 enum Step {
@@ -131,11 +179,11 @@ pub fn offset_of(text: &[u8], line: usize, column: usize) -> usize {
     (start + column).min(text.len())
 }
 
-/// What is valid but not for the types that it is read into: fields left out that then are 0, flags by their names in the
-/// specification, and capability names that this build does not know. Those are taken out and returned: a newer engine
-/// may list them, and a capability that the kernel lacks cannot be granted anyway (spec: a warning, no error). Nothing
-/// if there is nothing of the kind.
-pub fn repaired(text: &[u8]) -> Option<(Vec<u8>, Vec<String>)> {
+/// What the spec or runc allows and the crate oci-spec does not read, in words that it does: fields left out that then are
+/// 0, two names of scheduler flags, lists of processors with spaces, empty elements or no text. Together with the names
+/// of capabilities that were dropped: a newer engine may list some that this build does not know, and a capability that
+/// the kernel lacks cannot be granted anyway (spec: a warning, no error). Nothing if there is nothing of the kind.
+pub fn adapted(text: &[u8]) -> Option<(Vec<u8>, Vec<String>)> {
     let mut config: serde_json::Value = serde_json::from_slice(text).ok()?;
     let mut dropped = Vec::new();
     let mut changed = false;
@@ -197,6 +245,17 @@ fn complete(process: &mut serde_json::Map<String, serde_json::Value>) -> bool {
         *flag = read_as.into();
         changed = true;
     }
+    let lists = process.get_mut("execCPUAffinity").and_then(serde_json::Value::as_object_mut);
+    for list in lists.into_iter().flat_map(|lists| lists.values_mut()) {
+        let Some(text) = list.as_str() else { continue };
+        let parts: Vec<&str> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+        let plain = parts.join(",");
+        // Commas alone name nothing, which is a mistake to be told.
+        if plain != text && !(plain.is_empty() && text.contains(',')) || text.is_empty() {
+            *list = if plain.is_empty() { serde_json::Value::Null } else { plain.into() };
+            changed = true;
+        }
+    }
     changed
 }
 
@@ -237,6 +296,11 @@ mod tests {
             (r#"{"linux":{"resources" : [ ]}}"#, true),
             (r#"{"linux":{"namespaces":[{"type":"pid"}]}}"#, false),
             (r#"{"process":{"args":["\"hooks\":[]"]}}"#, false),
+            (r#"{"linux":{"devices":[{"path":"/a"}, [1]]}}"#, true),
+            (r#"{"linux":{"uidMappings":[[]]}}"#, true),
+            (r#"{"linux":{"timeOffsets":{"boottime":[]}}}"#, true),
+            (r#"{"process":{"args":["sh","-c","[[ -f x ]],[","a"]},"devices":["x,[y",[[1]]]}"#, true),
+            (r#"{"process":{"args":["sh","-c","[[ -f x ]],[","a"]},"other":[[1],[2]]}"#, false),
         ] {
             assert_eq!(list_for_object(text.as_bytes()).is_some(), found, "{text}");
         }
@@ -245,14 +309,33 @@ mod tests {
     }
 
     #[test]
+    fn words_that_the_crate_has_wrong() {
+        let text = br#"{"process":{"scheduler":{"policy":"SCHED_BATCH","flags":["SCHED_FLAG_RESET_ON_FORK",
+            "SCHED_FLAG_DL_OVERRUN","SCHED_FLAG_RECLAIM","SCHED_FLAG_KEEP_POLICY","SCHED_FLAG_KEEP_PARAMS",
+            "SCHED_FLAG_UTIL_CLAMP_MIN","SCHED_FLAG_UTIL_CLAMP_MAX"]},
+            "execCPUAffinity":{"initial":"","final":" 1,, 2-3 "},"cwd":"/","user":{"uid":0,"gid":0}}}"#;
+        let (new, dropped) = adapted(text).unwrap();
+        assert!(dropped.is_empty());
+        let value: serde_json::Value = serde_json::from_slice(&new).unwrap();
+        let process: oci_spec::runtime::Process = serde_json::from_value(value["process"].clone()).unwrap();
+        assert_eq!(process.scheduler().as_ref().unwrap().flags().as_ref().unwrap().len(), 7);
+        let affinity = process.exec_cpu_affinity().as_ref().unwrap();
+        assert_eq!(affinity.initial(), &None);
+        assert_eq!(affinity.cpu_affinity_final().as_deref(), Some("1,2-3"));
+        for bad in [r#"{"execCPUAffinity":{"final":","}}"#, r#"{"scheduler":{"flags":["x",1]}}"#, "[]", "1"] {
+            assert!(adapted(bad.as_bytes()).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
     fn only_capabilities_from_the_future_are_dropped() {
         let text =
             br#"{"process":{"capabilities":{"bounding":["CAP_KILL","CAP_FUTURE"],"ambient":["rubbish"]}}}"#;
-        let (new, dropped) = repaired(text).unwrap();
+        let (new, dropped) = adapted(text).unwrap();
         assert_eq!(dropped, ["CAP_FUTURE"]);
         let new = String::from_utf8(new).unwrap();
         assert!(new.contains("CAP_KILL") && new.contains("rubbish") && !new.contains("FUTURE"));
-        assert!(repaired(br#"{"process":{"capabilities":{"bounding":["CAP_KILL"]}}}"#).is_none());
+        assert!(adapted(br#"{"process":{"capabilities":{"bounding":["CAP_KILL"]}}}"#).is_none());
     }
 
     #[test]
@@ -260,13 +343,13 @@ mod tests {
         let text = br#"{"args":["x"],"cwd":"/","ioPriority":{"class":"IOPRIO_CLASS_IDLE"},
             "scheduler":{"policy":"SCHED_DEADLINE","flags":["SCHED_FLAG_RESET_ON_FORK","SCHED_FLAG_DL_OVERRUN"]}}"#;
         assert!(serde_json::from_slice::<oci_spec::runtime::Process>(text).is_err());
-        let process: oci_spec::runtime::Process = serde_json::from_slice(&repaired(text).unwrap().0).unwrap();
+        let process: oci_spec::runtime::Process = serde_json::from_slice(&adapted(text).unwrap().0).unwrap();
         assert_eq!((process.user().uid(), process.user().gid()), (0, 0));
         assert_eq!(process.io_priority().as_ref().unwrap().priority(), 0);
         assert_eq!(process.scheduler().as_ref().unwrap().flags().as_ref().unwrap().len(), 2);
         let text = br#"{"process":{"args":["x"],"cwd":"/","user":{"uid":5}}}"#;
-        let spec: serde_json::Value = serde_json::from_slice(&repaired(text).unwrap().0).unwrap();
+        let spec: serde_json::Value = serde_json::from_slice(&adapted(text).unwrap().0).unwrap();
         assert_eq!(spec["process"]["user"], serde_json::json!({"uid": 5, "gid": 0}));
-        assert!(repaired(br#"{"process":{"cwd":"/","user":"root"}}"#).is_none());
+        assert!(adapted(br#"{"process":{"cwd":"/","user":"root"}}"#).is_none());
     }
 }

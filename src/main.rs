@@ -8,6 +8,7 @@
 #![cfg_attr(not(test), no_main)]
 #![allow(dead_code)]
 
+mod agent;
 mod bundle;
 mod cgroup;
 mod cli;
@@ -23,9 +24,13 @@ mod idmapped;
 mod init;
 mod json;
 mod log;
+mod lsm;
+mod net;
+mod netlink;
 mod notify;
 mod pid_file;
 mod plan;
+mod resctrl;
 mod signals;
 mod spawn;
 mod state;

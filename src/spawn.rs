@@ -3,6 +3,7 @@
 //! Everything that can be refused is refused before the first side effect; what has effects is owned by a guard, so
 //! that an error at any point undoes all of it. The child's side is `init/`, the wire between them `sync.rs`.
 
+use crate::agent;
 use crate::bundle::Bundle;
 use crate::cgroup;
 use crate::explain;
@@ -11,10 +12,13 @@ use crate::idmap;
 use crate::idmapped;
 use crate::init::{self, Container};
 use crate::log;
+use crate::lsm;
+use crate::net;
 use crate::notify::Relay;
 use crate::pid_file::PidFile;
 use crate::plan::process::Process;
 use crate::plan::{self, Plan};
+use crate::resctrl::Group;
 use crate::state::{self, Dir, State, Store};
 use crate::sync::{Frame, Kind, Wire};
 use crate::sys::process::{Cloned, Ended};
@@ -105,6 +109,12 @@ pub struct Guard {
     cgroup: Option<cgroup::Record>,
     /// The init process, a child of this one.
     pub child: Option<(i32, OwnedFd)>,
+    /// The resource control group, with what was made for it.
+    resctrl: Option<Group>,
+    /// Interfaces that were moved into the container: on an error they come back.
+    net_devices: Option<net::Devices>,
+    /// Without a mount namespace: the root filesystem, and the mount it lay on before.
+    root: Option<(CString, u64)>,
     /// Run at the end if any other hook has run: they clean up after those.
     poststop: Vec<Hook>,
     hook_state: HookState,
@@ -112,6 +122,18 @@ pub struct Guard {
 }
 
 impl Guard {
+    /// The systemd driver: has the cgroup made around the process.
+    pub fn make_unit(&mut self, cgroup: &cgroup::Live, pid: i32) -> Result<()> {
+        cgroup.start_unit(pid)?;
+        self.cgroup = Some(cgroup.record().clone());
+        cgroup.fill_unit(pid)
+    }
+
+    /// Is there a cgroup to remove?
+    pub fn has_cgroup(&self) -> bool {
+        self.cgroup.is_some()
+    }
+
     /// The state directory.
     pub fn dir(&self) -> Result<&Dir> {
         self.dir.as_ref().context("the state directory is gone")
@@ -135,6 +157,13 @@ impl Drop for Guard {
     fn drop(&mut self) {
         // Errors here would hide the one that led here; what is left can be found by `delete`.
         self.end_child();
+        self.net_devices = None;
+        if let Some(group) = self.resctrl.take() {
+            group.undo();
+        }
+        if let Some((rootfs, before)) = &self.root {
+            let _ = state::unmount_root(rootfs, *before);
+        }
         if let Some(record) = self.cgroup.take() {
             let _ = record.remove();
         }
@@ -191,6 +220,14 @@ pub fn plan(request: &Request) -> Result<Plan> {
     let spec = &request.bundle.spec;
     let mut plan =
         plan::compile(spec, &request.id, &request.bundle.dir, &request.bundle.rootfs, request.options)?;
+    lsm::check(&plan.process)?;
+    if let Some(label) = spec.linux().as_ref().and_then(plan::mount_label)
+        && lsm::has_selinux()
+    {
+        let annotations = spec.annotations().as_ref();
+        let option = annotations.and_then(|all| all.get(plan::mounts::CONTEXT_TYPE));
+        plan::mounts::set_label(&mut plan.mounts, label, option.map(String::as_str))?;
+    }
     if let (Some(join), Some(process)) = (plan.namespaces.joined(libc::CLONE_NEWUSER), spec.process()) {
         let (file, _, index) = open_namespace(&plan, join)?;
         idmap::adopt(&mut plan, file.as_fd(), index, process)?;
@@ -242,8 +279,20 @@ pub fn begin(store: &Store, request: &Request, plan: &Plan) -> Result<Begun> {
         keyring: plan.keyring.is_some(),
         sees_all: !plan.namespaces.private(libc::CLONE_NEWUSER)
             && plan.process.capabilities.bounding & caps::Capability::CAP_SYS_PTRACE.bitmask() != 0,
+        memory_policy: plan.process.memory_policy.clone(),
+        exec_cpu_affinity: spec.process().as_ref().and_then(|p| p.exec_cpu_affinity().clone()),
+        agent: plan.process.seccomp.as_ref().and_then(|filter| filter.agent.clone()),
+        no_process: spec.process().is_none(),
         personality: plan.process.personality,
+        root_mount: match plan.namespaces.private(libc::CLONE_NEWNS) {
+            true => None,
+            false => Some(fs::mount_id(&plan.rootfs).context("look at the root filesystem")?),
+        },
         cgroup: cgroup_plan.record(),
+        resctrl: match &plan.intel_rdt {
+            Some(rdt) => Some(Group::find(rdt, &request.id)?),
+            None => None,
+        },
         poststart: list(hooks.and_then(|h| h.poststart().as_ref())),
         poststop: list(hooks.and_then(|h| h.poststop().as_ref())),
     };
@@ -251,6 +300,9 @@ pub fn begin(store: &Store, request: &Request, plan: &Plan) -> Result<Begun> {
         dir: Some(store.claim(&request.id)?),
         cgroup: None,
         child: None,
+        resctrl: None,
+        net_devices: None,
+        root: container.root_mount.map(|before| (plan.rootfs.clone(), before)),
         poststop: container.poststop.clone(),
         hook_state: container.for_hooks(),
         hooks_ran: false,
@@ -270,7 +322,8 @@ pub fn begin(store: &Store, request: &Request, plan: &Plan) -> Result<Begun> {
     // On an error it has removed what it made; what was there before is not ours.
     let cgroup = cgroup_plan.create()?;
     container.cgroup = cgroup.record().clone();
-    guard.cgroup = Some(container.cgroup.clone());
+    // A unit of systemd is ours once it was made around the init process.
+    guard.cgroup = (!cgroup.is_pending()).then(|| container.cgroup.clone());
     if container.cgroup.hierarchies.is_empty() && !plan.namespaces.private(libc::CLONE_NEWPID) {
         log::warn(
             "Creating a rootless container with no cgroup and no private pid namespace. Such configuration is strongly \
@@ -285,6 +338,10 @@ fn launch(request: &Request, plan: Plan, seal: Option<exe::Seal>, begun: Begun) 
     let Begun { mut guard, state: mut container, cgroup, gate, notify, lock: _lock } = begun;
     let spec = &request.bundle.spec;
     let hooks = spec.hooks().as_ref();
+    if let Some((rdt, group)) = plan.intel_rdt.as_ref().zip(container.resctrl.clone()) {
+        guard.resctrl.insert(group).create(rdt)?;
+    }
+
     let new_network = plan.namespaces.network_by_runtime();
     let home_network = match hooks {
         Some(_) if new_network => Some(
@@ -292,12 +349,7 @@ fn launch(request: &Request, plan: Plan, seal: Option<exe::Seal>, begun: Begun) 
         ),
         _ => None,
     };
-    if let Some(linux) = spec.linux()
-        && plan::mount_label(linux).is_some()
-        && Path::new("/sys/fs/selinux/enforce").exists()
-    {
-        bail!("/linux/mountLabel: is not supported yet on a host with SELinux");
-    }
+    guard.net_devices = net::Devices::prepare(&plan.net_devices)?;
     // Until execve nobody may look into these processes (CVE-2016-9962). Where an ordinary user writes the maps of a
     // process, the kernel wants to see it as theirs: then later.
     if process::is_root() || !plan.namespaces.makes(libc::CLONE_NEWUSER) {
@@ -342,21 +394,28 @@ pub fn finish(
     let (pid, pidfd) = guard.child.take().context("the init process is gone")?;
     let dir = guard.dir.take().context("the state directory is gone")?;
     guard.cgroup = None;
+    let root = guard.root.take();
     let started = Started { dir, state: container, pidfd, home_network, notify };
     if let Err(error) = announce(request, &started, pid) {
         // The caller will not know the container: undo it like any other failure.
         guard.child = Some((pid, started.pidfd));
+        guard.root = root;
         guard.cgroup = Some(started.state.cgroup);
         guard.dir = Some(started.dir);
         return Err(error);
     }
+    if let Some(devices) = guard.net_devices.take() {
+        devices.leave();
+    }
+    guard.resctrl = None;
     Ok(started)
 }
 
-fn cgroup_options(request: &Request, plan: &Plan) -> cgroup::Options {
+fn cgroup_options<'a>(request: &'a Request, plan: &Plan) -> cgroup::Options<'a> {
     let driver = if request.systemd { cgroup::Driver::Systemd } else { cgroup::Driver::Cgroupfs };
-    let owner = cgroup::owner(&request.bundle.spec, &plan.maps);
-    cgroup::Options { driver, owner, rootless: request.rootless }
+    let spec = &request.bundle.spec;
+    let owner = cgroup::owner(spec, &plan.maps);
+    cgroup::Options { driver, owner, rootless: request.rootless, annotations: spec.annotations().as_ref() }
 }
 
 fn hide() -> Result<()> {
@@ -388,11 +447,12 @@ impl Launch<'_> {
             other_end: wire.as_fd(),
             gate: self.gate.as_ref().map(OwnedFd::try_clone).transpose().context("copy a descriptor")?,
             cgroups: self.cgroup.join_files(into_cgroup)?,
+            moved: self.cgroup.is_pending(),
             proc: None,
             idmaps: &self.idmaps,
             cgroup_view: self.cgroup.view()?,
             join: open_namespaces(self.plan)?,
-            seal: self.seal.as_ref().filter(|_| self.plan.namespaces.makes(libc::CLONE_NEWPID)),
+            seal: self.seal.as_ref().map(|seal| (seal, self.plan.namespaces.makes(libc::CLONE_NEWPID))),
             runtime: if new_network {
                 Some(process::pidfd_open(myself).context("open the own process")?)
             } else {
@@ -410,6 +470,11 @@ impl Launch<'_> {
             preserve_fds: self.request.preserve_fds,
             signal_mask: self.request.signal_mask,
         };
+        if let Some(devices) = &mut guard.net_devices
+            && let Some((file, ..)) = child.join.iter().find(|join| join.1 == libc::CLONE_NEWNET)
+        {
+            devices.move_into(&self.plan.net_devices, file.as_fd())?;
+        }
         let target = if into_cgroup { self.cgroup.clone_into() } else { None };
         guard.child = match clone_child(self.plan, target, child) {
             // No clone into a cgroup on this kernel, or through the filter around us.
@@ -424,6 +489,22 @@ impl Launch<'_> {
             return self.ended(frame, guard, into_cgroup);
         }
         let pid = guard.child.as_ref().map_or(0, |child| child.0);
+        if self.cgroup.is_pending() {
+            guard.make_unit(self.cgroup, pid)?;
+            wire.send(Kind::CgroupReady).context(TELL)?;
+        }
+        if let Some(group) = &guard.resctrl {
+            group.enter(pid)?;
+        }
+        if let Some(devices) = &mut guard.net_devices
+            && !self.plan.namespaces.network_by_runtime()
+        {
+            // The child has its network namespace, and waits until its ids are mapped: settings come later.
+            let path = CString::new(format!("/proc/{pid}/ns/net"))?;
+            let file =
+                fs::open(&path, libc::O_RDONLY, 0).context("open the container's network namespace")?;
+            devices.move_into(&self.plan.net_devices, file.as_fd())?;
+        }
         if (self.plan.namespaces.makes(libc::CLONE_NEWUSER) || self.plan.namespaces.needs_middle())
             && !self.admit(guard, &wire, pid)?
         {
@@ -437,9 +518,15 @@ impl Launch<'_> {
                 process::unshare(libc::CLONE_NEWNET).context("make the network namespace")?;
                 self.in_new_network = true;
             }
+            if let Some(devices) = &mut guard.net_devices {
+                // Before settings for them are written in the child.
+                devices.move_here(&self.plan.net_devices)?;
+            }
             wire.send(Kind::NetworkReady).context(TELL)?;
+            // Nobody has told the program to (runc and crun do it, too); while the child mounts.
+            crate::sys::net::loopback_up().context("switch the loopback interface on")?;
         }
-        // The child's copy is the last one from here on, or gone already.
+        // The mount is the child's by now, or the child's copy is the last one.
         self.seal = None;
         self.cgroup.load_devices()?;
         let told_before = !process::is_root() && self.plan.namespaces.makes(libc::CLONE_NEWUSER);
@@ -487,6 +574,10 @@ impl Launch<'_> {
                     init::source::send(self.plan, index, init, &self.idmaps, sources.as_fd())
                         .map_err(|failure| explain::failure(&failure, self.plan, self.hooks))?;
                 }
+                (Frame::Listener(fd), ..) => {
+                    self.serve_agent(fd, guard)?;
+                    wire.send(Kind::ListenerTaken).context(TELL)?;
+                }
                 (frame, ..) => return Ok(frame),
             }
         }
@@ -509,6 +600,14 @@ impl Launch<'_> {
         }
         wire.send(Kind::Mapped).context(TELL)?;
         Ok(true)
+    }
+
+    /// Takes the seccomp descriptor `fd` of the init stage and passes it to the agent.
+    fn serve_agent(&self, fd: i32, guard: &Guard) -> Result<()> {
+        let agent = self.plan.process.seccomp.as_ref().and_then(|filter| filter.agent.as_deref());
+        let (agent, (pid, pidfd)) = agent.zip(guard.child.as_ref()).context("no seccomp agent is named")?;
+        let state = guard.hook_state.with("creating", *pid);
+        agent::serve(agent.connect()?, agent, fd, pidfd.as_fd(), *pid, &state)
     }
 
     /// The init stage has failed: says why, or that it was killed at birth (false).

@@ -6,13 +6,15 @@
 
 use crate::cgroup;
 use crate::notify;
-use crate::plan::seccomp::Filter;
+use crate::plan::memory_policy::MemoryPolicy;
+use crate::plan::seccomp::{Agent, Filter};
+use crate::resctrl::Group;
 use crate::sys::{Errno, fs, process};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, fstat, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
-use oci_spec::runtime::Hook;
+use oci_spec::runtime::{ExecCPUAffinity, Hook};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
@@ -70,11 +72,29 @@ pub struct State {
     /// Its processes may look into others of its pid namespace whatever these do (CAP_SYS_PTRACE, no user namespace).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub sees_all: bool,
+    /// The configuration has no `process`: the container cannot be started.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_process: bool,
     /// `linux.personality`, as personality(2) takes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub personality: Option<u32>,
+    /// `linux.memoryPolicy`, for exec.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_policy: Option<Box<MemoryPolicy>>,
+    /// `process.execCPUAffinity`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exec_cpu_affinity: Option<ExecCPUAffinity>,
+    /// Who answers for the calls of `SCMP_ACT_NOTIFY` rules.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<Box<Agent>>,
+    /// Without a mount namespace: the mount on which the root filesystem lay before the container was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root_mount: Option<u64>,
     /// Where its cgroup is.
     pub cgroup: cgroup::Record,
+    /// Its resource control group (`linux.intelRdt`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resctrl: Option<Group>,
     /// poststart hooks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub poststart: Vec<Hook>,
@@ -434,6 +454,18 @@ impl State {
         Ok((status, Some(init)))
     }
 
+    /// Takes the root off again that a container without a mount namespace has left in the runtime's, with all that is
+    /// mounted below. What lies there and was there before stays.
+    pub fn unmount_root(&self) -> Result<()> {
+        match self.root_mount {
+            Some(before) => {
+                let rootfs = crate::plan::c_path(&self.rootfs, "/root/path")?;
+                unmount_root(&rootfs, before).with_context(|| format!("unmount {}", self.rootfs.display()))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// What hooks are told.
     pub fn for_hooks(&self) -> crate::hooks::HookState {
         crate::hooks::HookState {
@@ -442,6 +474,15 @@ impl State {
             bundle: self.bundle.to_string_lossy().into_owned(),
             annotations: self.annotations.clone(),
         }
+    }
+}
+
+/// Detaches what is mounted on `rootfs` since its mount was `before`.
+pub fn unmount_root(rootfs: &CStr, before: u64) -> crate::sys::Result<()> {
+    match fs::mount_id(rootfs) {
+        Ok(now) if now != before => crate::sys::mount::detach(rootfs),
+        Ok(_) | Err(Errno::ENOENT) => Ok(()),
+        Err(errno) => Err(errno),
     }
 }
 
@@ -499,7 +540,7 @@ pub fn seccomp_from_bytes(bytes: &[u8]) -> Option<Filter> {
         jf: b[3],
         k: u32::from_le_bytes([b[4], b[5], b[6], b[7]]),
     });
-    Some(Filter { program: program.collect(), flags: u32::from_le_bytes(*flags), notify: false })
+    Some(Filter { program: program.collect(), flags: u32::from_le_bytes(*flags), agent: None })
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@
 //!   clone3 ────────────────────────────────▶ joins cgroups and namespaces, mounts
 //!   ◀───────────────────────── Born{pid} ──   } only if namespaces are joined before a user namespace:
 //!                                            } a process in the middle has made the child, and ends
+//!   systemd makes the cgroup                 } only with the systemd driver; the child
+//!   ── CgroupReady ────────────────────────▶ } waits before anything else
 //!   writes the maps of a user namespace       } only with a new user namespace, which owns the other
 //!   ── Mapped ─────────────────────────────▶ } namespaces: then there is no NetworkReady
 //!   makes the network namespace
@@ -16,6 +18,8 @@
 //!   ── HooksDone ──────────────────────────▶ }
 //!                                            createContainer hooks, masks, pivot, user, capabilities
 //!   ── Proceed ────────────────────────────▶ everything outside is in place
+//!   ◀────────────────── Listener{fd} ──   } only with SCMP_ACT_NOTIFY: the runtime takes
+//!   ── ListenerTaken ──────────────────────▶ } the descriptor to the agent
 //!   ◀──────────────────────────── Ready ──   create only; then the child waits at the gate
 //!   ◀─── end of file: execve closed it ───   run only
 //!   ◀─────────────────── Failed{step,..} ──  at any time, followed by exit
@@ -54,9 +58,15 @@ pub enum Kind {
     Born,
     /// The child cannot reach the source of a mount.
     NeedSource,
+    /// The child has a seccomp descriptor for the agent.
+    Listener,
+    /// The agent has it.
+    ListenerTaken,
+    /// systemd has moved the child to its cgroup, which has its limits.
+    CgroupReady,
 }
 
-const KINDS: [Kind; 9] = [
+const KINDS: [Kind; 12] = [
     Kind::NetworkReady,
     Kind::MountsDone,
     Kind::HooksDone,
@@ -66,6 +76,9 @@ const KINDS: [Kind; 9] = [
     Kind::Mapped,
     Kind::Born,
     Kind::NeedSource,
+    Kind::Listener,
+    Kind::ListenerTaken,
+    Kind::CgroupReady,
 ];
 
 /// A step of the init stage, for errors.
@@ -125,7 +138,8 @@ pub enum Step {
     ReadonlyRoot,
     /// Standard streams.
     Stdio,
-    /// `/process/scheduler`, `/process/ioPriority`, `/linux/personality`.
+    /// `/process/scheduler`, `/process/ioPriority`, `/linux/personality`, `/linux/memoryPolicy`,
+    /// `/process/execCPUAffinity`.
     Scheduling,
     /// `/process/rlimits/N`.
     Rlimit,
@@ -139,6 +153,8 @@ pub enum Step {
     Capabilities,
     /// `/process/cwd`.
     Cwd,
+    /// `/process/apparmorProfile`, `/process/selinuxLabel`, the label of the session keyring.
+    Label,
     /// Looking for the program.
     Find,
     /// Looking for HOME.
@@ -153,7 +169,7 @@ pub enum Step {
     Exec,
 }
 
-const STEPS: [Step; 40] = [
+const STEPS: [Step; 41] = [
     Step::JoinCgroup,
     Step::Seal,
     Step::JoinNamespace,
@@ -188,6 +204,7 @@ const STEPS: [Step; 40] = [
     Step::User,
     Step::Capabilities,
     Step::Cwd,
+    Step::Label,
     Step::Find,
     Step::Home,
     Step::CloseFds,
@@ -238,6 +255,8 @@ pub enum Frame {
     Born(i32),
     /// The source of this entry of `/mounts` is wanted.
     NeedSource(usize),
+    /// The number of a seccomp descriptor in the child.
+    Listener(i32),
     /// The other side has ended, or has called execve, after it read everything.
     End,
     /// The other side has ended with frames unread.
@@ -283,6 +302,11 @@ impl Wire {
     /// Asks the runtime for the source of an entry of `/mounts`.
     pub fn need_source(&self, index: usize) -> Result<()> {
         self.send_number(Kind::NeedSource, i32::try_from(index).map_err(|_| Errno::EOVERFLOW)?)
+    }
+
+    /// Tells the number of the seccomp descriptor, by the one call that a filter never hands to an agent.
+    pub fn send_listener(&self, fd: i32) -> Result<()> {
+        self.send_number(Kind::Listener, fd)
     }
 
     fn send_number(&self, kind: Kind, number: i32) -> Result<()> {
@@ -358,6 +382,7 @@ fn decode(bytes: &[u8]) -> Option<Frame> {
         return (bytes.len() == HEAD).then_some(match kind {
             Kind::Born => Frame::Born(number),
             Kind::NeedSource => Frame::NeedSource(usize::try_from(number).ok()?),
+            Kind::Listener => Frame::Listener(Some(number).filter(|&fd| fd >= 0)?),
             kind => Frame::Plain(kind),
         });
     }
@@ -391,6 +416,8 @@ mod tests {
         let Frame::Failed(got) = b.receive().unwrap() else { panic!() };
         assert_eq!((got.step, got.index, got.errno), (Step::Exec, 65535, Errno::ENOENT));
         assert_eq!(got.text.len(), TEXT_MAX);
+        a.send_listener(7).unwrap();
+        assert_eq!(b.receive().unwrap(), Frame::Listener(7));
         drop(a);
         assert_eq!(b.receive().unwrap(), Frame::End);
         assert_eq!(b.expect(Kind::Proceed), Err(Errno::EPIPE));
@@ -416,9 +443,14 @@ mod tests {
 
     #[test]
     fn malformed_frames_are_refused() {
-        for bytes in
-            [&[60u8, 0, 0, 0, 0, 0, 0, 0][..], &[0; 7], &[0; 9], &[5, 99, 0, 0, 0, 0, 0, 0], &[5, 0, 0]]
-        {
+        for bytes in [
+            &[60u8, 0, 0, 0, 0, 0, 0, 0][..],
+            &[Kind::Listener as u8, 0, 0, 0, 0, 0, 0, 255],
+            &[0; 7],
+            &[0; 9],
+            &[5, 99, 0, 0, 0, 0, 0, 0],
+            &[5, 0, 0],
+        ] {
             assert_eq!(decode(bytes), None, "{bytes:?}");
         }
     }

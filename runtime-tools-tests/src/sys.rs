@@ -109,3 +109,45 @@ pub fn own_received(fd: RawFd) -> OwnedFd {
     // SAFETY: the kernel installed this descriptor for us just now; nobody else owns it.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
+
+/// `struct seccomp_notif`, linux/seccomp.h.
+#[repr(C)]
+#[derive(Default)]
+struct SeccompNotif {
+    id: u64,
+    pid: u32,
+    flags: u32,
+    nr: i32,
+    arch: u32,
+    instruction_pointer: u64,
+    args: [u64; 6],
+}
+
+/// `struct seccomp_notif_resp`, linux/seccomp.h.
+#[repr(C)]
+struct SeccompResponse {
+    id: u64,
+    val: i64,
+    error: i32,
+    flags: u32,
+}
+
+/// Takes the next call that waits behind a seccomp descriptor: its cookie and its number.
+pub fn seccomp_receive(listener: &impl AsRawFd) -> Result<(u64, i32)> {
+    const SECCOMP_IOCTL_NOTIF_RECV: u32 = 0xc050_2100;
+    let mut call = SeccompNotif::default();
+    // SAFETY: the request writes one seccomp_notif, which must be zero before.
+    Errno::result(unsafe { libc::ioctl(listener.as_raw_fd(), SECCOMP_IOCTL_NOTIF_RECV as _, &mut call) })
+        .context("SECCOMP_IOCTL_NOTIF_RECV")?;
+    Ok((call.id, call.nr))
+}
+
+/// Lets a call that waits return this errno.
+pub fn seccomp_answer(listener: &impl AsRawFd, id: u64, errno: i32) -> Result<()> {
+    const SECCOMP_IOCTL_NOTIF_SEND: u32 = 0xc018_2101;
+    let answer = SeccompResponse { id, val: 0, error: -errno, flags: 0 };
+    // SAFETY: the request reads one seccomp_notif_resp.
+    Errno::result(unsafe { libc::ioctl(listener.as_raw_fd(), SECCOMP_IOCTL_NOTIF_SEND as _, &answer) })
+        .context("SECCOMP_IOCTL_NOTIF_SEND")?;
+    Ok(())
+}

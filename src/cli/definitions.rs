@@ -576,8 +576,8 @@ fn read_update(words: &Words) -> Result<Command, String> {
         kernel_memory: text(words, "kernel-memory")?,
         kernel_memory_tcp: text(words, "kernel-memory-tcp")?,
         pids_limit: integer(words, "pids-limit")?,
-        l3_cache_schema: text(words, "l3-cache-schema")?.is_some(),
-        mem_bw_schema: text(words, "mem-bw-schema")?.is_some(),
+        l3_cache_schema: text(words, "l3-cache-schema")?,
+        mem_bw_schema: text(words, "mem-bw-schema")?,
     }))
 }
 

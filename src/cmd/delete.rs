@@ -67,6 +67,10 @@ pub fn destroy(dir: Dir, state: &State, end: bool) -> Result<()> {
     // Each step once more if it failed: a passing lack of memory must not leave anything behind. While the cgroup
     // stands the state stays too, so that delete can be repeated.
     twice(|| state.cgroup.end_and_remove())?;
+    if let Some(group) = &state.resctrl {
+        twice(|| group.remove())?;
+    }
+    twice(|| state.unmount_root())?;
     run_poststop(state);
     twice(|| dir.remove())
 }

@@ -19,10 +19,11 @@ const FEATURES: Features = Features {
     hooks: &["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
     mount_options: Vec::new(),
     annotations: Annotations { checkpoint: "true" },
+    potentially_unsafe_config_annotations: UNSAFE_ANNOTATIONS,
     linux: Linux {
         namespaces: &["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
         capabilities: CAPABILITIES,
-        cgroup: Cgroup { v1: true, v2: true, systemd: false, systemd_user: false, rdma: false },
+        cgroup: Cgroup { v1: true, v2: true, systemd: true, systemd_user: true, rdma: true },
         seccomp: Seccomp {
             enabled: true,
             actions: SECCOMP_ACTIONS,
@@ -31,13 +32,22 @@ const FEATURES: Features = Features {
             known_flags: SECCOMP_FLAGS,
             supported_flags: SECCOMP_FLAGS,
         },
-        apparmor: Enabled { enabled: false },
-        selinux: Enabled { enabled: false },
-        intel_rdt: Enabled { enabled: false },
+        apparmor: Enabled { enabled: true },
+        selinux: Enabled { enabled: true },
+        intel_rdt: IntelRdt { enabled: true, schemata: true, monitoring: true },
         mount_extensions: MountExtensions { idmap: Enabled { enabled: true } },
-        net_devices: Enabled { enabled: false },
+        net_devices: Enabled { enabled: true },
+        memory_policy: MemoryPolicy { modes: MEMORY_MODES, flags: MEMORY_FLAGS },
     },
 };
+
+/// Acted upon, one below the other as they are sorted.
+const UNSAFE_ANNOTATIONS: Names = &[
+    "org.criu.config",
+    "org.systemd.property.",
+    crate::plan::KEEP_GROUPS,
+    crate::plan::mounts::CONTEXT_TYPE,
+];
 
 /// In the kernel's order.
 #[rustfmt::skip]
@@ -51,11 +61,10 @@ const CAPABILITIES: Names = &[
     "CAP_AUDIT_READ", "CAP_PERFMON", "CAP_BPF", "CAP_CHECKPOINT_RESTORE",
 ];
 
-/// Without SCMP_ACT_NOTIFY: nobody takes the listener from the container's process yet.
 #[rustfmt::skip]
 const SECCOMP_ACTIONS: Names = &[
     "SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_KILL_THREAD",
-    "SCMP_ACT_LOG", "SCMP_ACT_TRACE", "SCMP_ACT_TRAP",
+    "SCMP_ACT_LOG", "SCMP_ACT_NOTIFY", "SCMP_ACT_TRACE", "SCMP_ACT_TRAP",
 ];
 
 #[rustfmt::skip]
@@ -73,8 +82,20 @@ const SECCOMP_ARCHS: Names = &[
     "SCMP_ARCH_X86", "SCMP_ARCH_X86_64",
 ];
 
-const SECCOMP_FLAGS: Names =
-    &["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_LOG"];
+const SECCOMP_FLAGS: Names = &[
+    "SECCOMP_FILTER_FLAG_LOG",
+    "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
+    "SECCOMP_FILTER_FLAG_TSYNC",
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
+];
+
+#[rustfmt::skip]
+const MEMORY_MODES: Names = &[
+    "MPOL_BIND", "MPOL_DEFAULT", "MPOL_INTERLEAVE", "MPOL_LOCAL", "MPOL_PREFERRED", "MPOL_PREFERRED_MANY",
+    "MPOL_WEIGHTED_INTERLEAVE",
+];
+
+const MEMORY_FLAGS: Names = &["MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"];
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -85,6 +106,8 @@ struct Features {
     /// The words that mounts are compiled by.
     mount_options: Vec<&'static str>,
     annotations: Annotations,
+    /// Whoever may set these may change more than the container; a dot at the end stands for all that begin so.
+    potentially_unsafe_config_annotations: Names,
     linux: Linux,
 }
 
@@ -104,9 +127,23 @@ struct Linux {
     seccomp: Seccomp,
     apparmor: Enabled,
     selinux: Enabled,
-    intel_rdt: Enabled,
+    intel_rdt: IntelRdt,
     mount_extensions: MountExtensions,
     net_devices: Enabled,
+    memory_policy: MemoryPolicy,
+}
+
+#[derive(Serialize)]
+struct IntelRdt {
+    enabled: bool,
+    schemata: bool,
+    monitoring: bool,
+}
+
+#[derive(Serialize)]
+struct MemoryPolicy {
+    modes: Names,
+    flags: Names,
 }
 
 #[derive(Serialize)]
@@ -161,6 +198,7 @@ mod tests {
     use super::*;
     use oci_spec::runtime::{
         Arch, LinuxNamespaceType, LinuxSeccompAction, LinuxSeccompFilterFlag, LinuxSeccompOperator,
+        MemoryPolicyFlagType, MemoryPolicyModeType,
     };
 
     #[test]
@@ -187,7 +225,15 @@ mod tests {
             crate::plan::mount_options::option_names().any(|name| name == "rro"),
             "Docker's recursive read-only binds need it"
         );
-        for names in [SECCOMP_ACTIONS, SECCOMP_OPERATORS, SECCOMP_ARCHS] {
+        for names in [
+            UNSAFE_ANNOTATIONS,
+            SECCOMP_ACTIONS,
+            SECCOMP_OPERATORS,
+            SECCOMP_ARCHS,
+            SECCOMP_FLAGS,
+            MEMORY_MODES,
+            MEMORY_FLAGS,
+        ] {
             assert!(names.is_sorted());
         }
     }
@@ -203,6 +249,8 @@ mod tests {
         parse::<LinuxSeccompOperator>(SECCOMP_OPERATORS);
         parse::<Arch>(SECCOMP_ARCHS);
         parse::<LinuxSeccompFilterFlag>(SECCOMP_FLAGS);
+        parse::<MemoryPolicyModeType>(MEMORY_MODES);
+        parse::<MemoryPolicyFlagType>(MEMORY_FLAGS);
         parse::<LinuxNamespaceType>(FEATURES.linux.namespaces);
         let mut known: Vec<_> = caps::all().into_iter().collect();
         known.sort_by_key(caps::Capability::bitmask);

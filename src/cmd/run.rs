@@ -8,7 +8,7 @@ use crate::signals::Signals;
 use crate::spawn::{self, Started};
 use crate::state::Store;
 use crate::sys::process;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use std::os::fd::AsFd;
 
 /// Runs the program; its exit status becomes naru's.
@@ -16,6 +16,9 @@ pub fn run(global: &Global, args: cli::Run) -> Result<ExitCode> {
     let store = Store::new(global.root.as_deref())?;
     let mut request = create::request(global, &store, args.create, args.detach)?;
     request.gate = false;
+    if request.bundle.spec.process().is_none() {
+        bail!("/process: process property must not be empty");
+    }
     if args.detach {
         let mut started = after_start(spawn::start(&store, &mut request)?)?;
         if let Some(relay) = started.notify.take() {

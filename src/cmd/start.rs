@@ -25,6 +25,9 @@ pub fn start(global: &Global, id: &str) -> Result<ExitCode> {
         Status::Running | Status::Paused => bail!("cannot start an already running container"),
     }
     let relay = Relay::bind(&dir)?;
+    if state.no_process {
+        bail!("/process: cannot start a container without a process");
+    }
     open_gate(&dir)?;
     if !state.poststart.is_empty() {
         let json = state.for_hooks().json(Status::Running.word(), state.pid);
@@ -65,7 +68,7 @@ fn open_gate(dir: &Dir) -> Result<()> {
     match wire.receive().context("wait for the init stage")? {
         Frame::End => Ok(()),
         Frame::Failed(failure) => Err(explain::start_failure(&failure)),
-        Frame::Lost | Frame::Plain(_) | Frame::Born(_) | Frame::NeedSource(_) => {
+        Frame::Lost | Frame::Plain(_) | Frame::Born(_) | Frame::NeedSource(_) | Frame::Listener(_) => {
             bail!("container init ended before it could run the program")
         }
     }

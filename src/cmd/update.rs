@@ -6,6 +6,7 @@
 use crate::cgroup;
 use crate::cli::{self, Global};
 use crate::exit::ExitCode;
+use crate::resctrl::Group;
 use crate::state::{NOT_RUNNING, Status, Store};
 use crate::{json, log};
 use anyhow::{Context, Result, anyhow, bail};
@@ -27,12 +28,12 @@ const RESCTRL: &str = "/sys/fs/resctrl/info";
 
 /// Sets new limits. On an error the old ones are in force, and stored.
 pub fn update(global: &Global, args: cli::Update) -> Result<ExitCode> {
-    let (dir, _) = Store::new(global.root.as_deref())?.load(&args.id)?;
+    let (dir, made) = Store::new(global.root.as_deref())?.load(&args.id)?;
     let resources = match &args.resources {
         Some(path) => read_resources(path)?,
         None => resources_of(&args)?,
     };
-    refuse_resource_control(&args)?;
+    check_resource_control(&args, made.resctrl.as_ref())?;
     // Of two updates at a time, the later one must know what the earlier one has set.
     let _lock = dir.lock_within(LOCK_TIMEOUT)?;
     let mut state = dir.read()?;
@@ -49,6 +50,9 @@ pub fn update(global: &Global, args: cli::Update) -> Result<ExitCode> {
     };
     for warning in record.update(&resources, store)? {
         log::warn(warning);
+    }
+    if let Some(group) = &made.resctrl {
+        group.update(args.l3_cache_schema.as_deref(), args.mem_bw_schema.as_deref())?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -73,8 +77,15 @@ fn read_resources(path: &Path) -> Result<LinuxResources> {
 fn parse_resources(source: impl Read) -> Result<LinuxResources> {
     let mut text = Recorded { source: source.take(RESOURCES_MAX), seen: Vec::new() };
     let parsed = Option::deserialize(&mut serde_json::Deserializer::from_reader(&mut text));
-    match parsed {
-        Ok(resources) => Ok(resources.unwrap_or_default()),
+    match parsed.map(Option::unwrap_or_default) {
+        Ok(mut resources) => {
+            if json::has_unclear_limit(&resources)
+                && let Some(Ok(seen)) = serde_json::Deserializer::from_slice(&text.seen).into_iter().next()
+            {
+                json::set_explicit_limit(&mut resources, &seen, "/pids/limit");
+            }
+            Ok(resources)
+        }
         Err(error) if error.is_io() => Err(io::Error::from(error).into()),
         Err(error) => {
             let offset = json::offset_of(&text.seen, error.line(), error.column());
@@ -128,23 +139,24 @@ fn resources_of(args: &cli::Update) -> Result<LinuxResources> {
     resources.set_cpu(Some(cpu)).set_memory(Some(memory)).set_block_io(Some(block_io));
     resources.set_pids(args.pids_limit.map(|limit| {
         let mut pids = LinuxPids::default();
-        pids.set_limit(limit);
+        // As in JSON, 0 is a limit, and the least that there can be is 1.
+        pids.set_limit(if limit == 0 { 1 } else { limit });
         pids
     }));
     Ok(resources)
 }
 
-/// Cache and memory bandwidth: runc takes them only for a container that was made with `linux.intelRdt`, and here there
-/// is none.
-fn refuse_resource_control(args: &cli::Update) -> Result<()> {
+/// Cache and memory bandwidth, for a container that was made with `linux.intelRdt` only, as in runc. Checked before
+/// anything is set.
+fn check_resource_control(args: &cli::Update, group: Option<&Group>) -> Result<()> {
     let can = |names: &[&str]| names.iter().any(|name| Path::new(RESCTRL).join(name).exists());
-    if args.l3_cache_schema && !can(&["L3", "L3CODE"]) {
+    if args.l3_cache_schema.is_some() && !can(&["L3", "L3CODE"]) {
         bail!("Intel RDT/CAT: l3 cache schema is not enabled");
     }
-    if args.mem_bw_schema && !can(&["MB"]) {
+    if args.mem_bw_schema.is_some() && !can(&["MB"]) {
         bail!("Intel RDT/MBA: memory bandwidth schema is not enabled");
     }
-    if args.l3_cache_schema || args.mem_bw_schema {
+    if (args.l3_cache_schema.is_some() || args.mem_bw_schema.is_some()) && group.is_none() {
         bail!("updating a non-existent Intel RDT configuration is not supported");
     }
     Ok(())
@@ -276,7 +288,11 @@ mod tests {
         assert_eq!(read("null").unwrap(), LinuxResources::default());
         assert_eq!(read("{} x").unwrap(), LinuxResources::default());
         assert_eq!(read(r#"{"memory":null,"cpu":null,"future":[1]}"#).unwrap(), LinuxResources::default());
-        assert_eq!(read(r#"{"pids":{"limit":5}}"#).unwrap().pids().unwrap().limit(), 5);
+        for (text, limit) in [("5", 5), ("0", 1), ("-1", -1)] {
+            let text = format!(r#"{{"pids":{{"limit":{text}}}}} x"#);
+            assert_eq!(read(&text).unwrap().pids().unwrap().limit(), limit, "{text}");
+        }
+        assert_eq!(read(r#"{"pids":{}}"#).unwrap().pids().unwrap().limit(), 0);
         for (text, part) in [
             ("", "EOF while parsing"),
             ("{", "EOF while parsing"),

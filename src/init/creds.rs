@@ -102,11 +102,14 @@ fn check_cwd() -> Outcome {
 /// Groups, ids and the four other capability sets, in the order in which each step still has the right to do the next.
 pub fn switch_user(init: &Process, in_cwd: bool) -> Outcome {
     let caps = &init.capabilities;
-    // Always, also with none: the caller's groups are not the container's (T41).
-    match process::setgroups(&init.groups) {
-        // A user namespace without newgidmap has no other groups than those that it came with (runc leaves them, too).
-        Err(Errno::EPERM) if setgroups_is_denied() => {}
-        other => other.at(Step::User)?,
+    // Also with none: the caller's groups are not the container's (T41), unless it has been told that they are.
+    if !init.keep_groups {
+        match process::setgroups(&init.groups) {
+            // A user namespace without newgidmap has no other groups than those that it came with (runc leaves them,
+            // too).
+            Err(Errno::EPERM) if setgroups_is_denied() => {}
+            other => other.at(Step::User)?,
+        }
     }
     // Else a change to another user drops all of them.
     process::prctl(libc::PR_SET_KEEPCAPS, 1).at(Step::Capabilities)?;
@@ -157,6 +160,10 @@ fn setgroups_is_denied() -> bool {
 /// The program's path: the first candidate that the user may execute. Looked for at create, so that a missing program
 /// is create's error and not start's.
 pub fn find_program(init: &Process) -> Outcome<CString> {
+    if init.args.strings().is_empty() {
+        // A container without a process, which `start` refuses.
+        return Ok(CString::default());
+    }
     let mut refused = Errno::ENOENT;
     for (index, candidate) in init.candidates.iter().enumerate() {
         match executable(candidate) {

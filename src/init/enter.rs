@@ -3,6 +3,7 @@
 use super::{Container, Outcome};
 use crate::plan::Plan;
 use crate::plan::namespaces::Namespaces;
+use crate::plan::process::{Affinity, Process};
 use crate::sync::{At, Kind, Step};
 use crate::sys::{Errno, Result, fs, key, process};
 use std::ffi::CStr;
@@ -24,6 +25,15 @@ pub fn all_processors() -> Result<()> {
         // The cgroup's cpuset leaves none of those, or there is no such call: the kernel's choice stands.
         Ok(()) | Err(Errno::EINVAL | Errno::ENOSYS) => Ok(()),
         Err(errno) => Err(errno),
+    }
+}
+
+/// An exec process runs where it is told to, once it is in the cgroup. Told only where to begin, the kernel's choice stands.
+pub fn processors(init: &Process) -> Result<()> {
+    match init.affinity.as_deref() {
+        Some(Affinity { last: Some(mask), .. }) => process::set_affinity(mask),
+        Some(Affinity { initial: Some(_), .. }) => Ok(()),
+        _ => all_processors(),
     }
 }
 
@@ -115,6 +125,15 @@ pub fn keyring(name: Option<&CStr>, in_user_namespace: bool) -> Result<()> {
         // A kernel without keyrings has nothing to share.
         Err(Errno::ENOSYS) => Ok(()),
         Err(errno) => Err(errno),
+    }
+}
+
+/// Switches lo on in a network namespace that belongs to the user namespace; in any other the runtime does it.
+pub fn loopback(namespaces: &Namespaces) -> Result<()> {
+    if namespaces.makes(libc::CLONE_NEWNET) && !namespaces.network_by_runtime() {
+        crate::sys::net::loopback_up()
+    } else {
+        Ok(())
     }
 }
 

@@ -12,7 +12,9 @@ mod copy;
 mod creds;
 mod devices;
 pub mod enter;
+mod filter;
 mod hook;
+mod label;
 mod mask;
 pub mod middle;
 mod mounts;
@@ -65,6 +67,8 @@ pub struct Container<'a> {
     pub gate: Option<OwnedFd>,
     /// cgroup files to write `0` to, before anything else.
     pub cgroups: Vec<OwnedFd>,
+    /// The runtime has this process moved to its cgroup.
+    pub moved: bool,
     /// The container's own procfs once it is mounted, if settings can be written through it.
     pub proc: Option<OwnedFd>,
     /// User namespaces with the mappings of mounts.
@@ -73,8 +77,8 @@ pub struct Container<'a> {
     pub cgroup_view: CgroupView,
     /// Namespaces to join, in order: file, flag, index in the configuration.
     pub join: Vec<(OwnedFd, i32, usize)>,
-    /// The protection of the executable, to be applied here.
-    pub seal: Option<&'a crate::sys::exe::Seal>,
+    /// The protection of the executable, and whether it is to be applied here.
+    pub seal: Option<(&'a crate::sys::exe::Seal, bool)>,
     /// The runtime itself, to take its network namespace from.
     pub runtime: Option<OwnedFd>,
     /// Where the runtime passes sources of mounts that are out of reach.
@@ -109,33 +113,47 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
     // While this is one thread and owns nothing: on cgroup v1 a self-write of `0` spares the grace period that the
     // runtime's write of a pid costs (7 ms after an idle gap). On v2 clone3 has already put us there.
     enter::join_cgroups(&child.cgroups).at(Step::JoinCgroup)?;
+    // systemd makes the cgroup around this process, which must not have any other one then.
+    if child.moved {
+        child.wire.expect(Kind::CgroupReady).at(Step::JoinCgroup)?;
+    }
     // The runtime's own processors are not the container's; the cgroup alone limits it from here on.
     enter::all_processors().at(Step::Session)?;
+    // Before another process can be in this pid namespace: what shows as this one's executable must not be writable
+    // (CVE-2019-5736). Here and not in the runtime, because there is time: the network namespace is not made yet. As who
+    // the runtime is: the root of a user namespace may have no right to execute the file.
+    if let Some((seal, true)) = child.seal
+        && !plan.namespaces.needs_middle()
+    {
+        seal.apply_in_child().at(Step::Seal)?;
+    }
     // Who this process is decides what it may do, and a change of ids undoes the next two.
     enter::user_namespace(child)?;
     // If the runtime is killed half-way the container must not live on; given up before "created".
     enter::die_with_runtime().at(Step::Session)?;
     // Before any namespace shows us to others: no process of the container may look into this one (CVE-2016-9962).
     enter::hide().at(Step::Session)?;
-    // Before another process can be in this pid namespace: what shows as this one's executable must not be writable
-    // (CVE-2019-5736). Here and not in the runtime, because there is time: the network namespace is not made yet.
-    if let Some(seal) = child.seal {
-        seal.apply_in_child().at(Step::Seal)?;
-    }
     enter::join_namespaces(&child.join)?;
+    enter::loopback(&plan.namespaces).at(Step::NewNamespace)?;
     // Before anything reads a clock that counts for the container.
     enter::time_namespace(plan).at(Step::TimeNamespace)?;
     // After the cgroup is entered, else the namespace would be rooted at the runtime's.
     enter::new_cgroup_namespace(&plan.namespaces).at(Step::NewNamespace)?;
     process::setsid().at(Step::Session)?;
-    enter::keyring(plan.keyring.as_deref(), plan.namespaces.private(libc::CLONE_NEWUSER))
-        .at(Step::Keyring)?;
+    let in_user_namespace = plan.namespaces.private(libc::CLONE_NEWUSER);
+    label::with_key_label(init, || enter::keyring(plan.keyring.as_deref(), in_user_namespace))?;
     process::umask(0);
     // Legal this early because it only bites at exec; while there is time.
     creds::drop_bounding(init.capabilities.bounding).at(Step::Capabilities)?;
 
     // From here on every path inside the rootfs is looked up from `root`, a descriptor.
     root::isolate(plan).at(Step::Isolate)?;
+    if let Some((seal, _)) = child.seal.take() {
+        if root::leaves_old_root(plan) {
+            seal.leave_in_old_root();
+        }
+        seal.close_in_child();
+    }
     let root = root::bind(&plan.rootfs).at(Step::Root)?;
     let readonly = mounts::mount_all(child, root.as_fd())?;
     if !plan.devices_early {
@@ -169,6 +187,8 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
     if let Some(name) = &plan.domainname {
         process::setdomainname(name.as_bytes()).at(Step::Domainname)?;
     }
+    // While the host's procfs is there, for old kernels; after createContainer hooks, which would carry the labels, too.
+    label::set(init)?;
     // Last, because detaching the old root waits for the other processors.
     root::pivot(plan, root.as_fd()).at(Step::Pivot)?;
     drop(root);
@@ -176,11 +196,11 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
     // Before a filter may be loaded that does not know the calls for it.
     let home = creds::home(init)?;
     close_descriptors(child)?;
-    become_program(init)?;
+    become_program(init, &child.wire)?;
     // As the user it will run as: root may not be let in everywhere (NFS).
     let program = creds::find_program(init)?;
     // Device rules, limits and state are in place before the container counts as created or the program runs.
-    child.wire.expect(Kind::Proceed).at(Step::Gate)?;
+    filter::install_or_proceed(init, &child.wire)?;
     enter::outlive_runtime().at(Step::Session)?;
     if let Some(gate) = child.gate.take() {
         enter::end_on_signals().at(Step::Gate)?;
@@ -199,6 +219,10 @@ pub struct Exec<'a> {
     pub wire: Wire,
     /// cgroup files to write `0` to.
     pub cgroups: Vec<OwnedFd>,
+    /// The root of a container without a mount namespace.
+    pub root: Option<OwnedFd>,
+    /// The runtime waits to hear that nothing of the host is open here any more.
+    pub tells: bool,
     /// The container has a user namespace, in which this process is nobody yet.
     pub user_namespace: bool,
     /// Session keyring of the container.
@@ -227,38 +251,45 @@ fn exec_steps(child: &mut Exec) -> Outcome<std::convert::Infallible> {
     // First of all, for the container sees this process from its birth: with CAP_SYS_PTRACE it may look at what is open
     // here (CVE-2016-9962). What the runtime needs of the host later is not open now, see `cmd::exec`.
     let mut keep = vec![child.wire.as_fd().as_raw_fd()];
-    keep.extend(child.cgroups.iter().chain(&child.terminal).map(AsRawFd::as_raw_fd));
+    keep.extend(child.cgroups.iter().chain(&child.terminal).chain(&child.root).map(AsRawFd::as_raw_fd));
     keep_only(&keep, child.preserve_fds).at(Step::CloseFds)?;
+    if child.tells {
+        child.wire.send(Kind::Ready).at(Step::Gate)?;
+    }
     enter::join_cgroups(&child.cgroups).at(Step::JoinCgroup)?;
+    enter::processors(init).at_index(Step::Scheduling, 4)?;
+    if let Some(root) = child.root.take() {
+        root::enter(root.as_fd()).at(Step::Root)?;
+    }
     if !child.cgroups.is_empty() {
         // Together: on cgroup v1 it is a dozen of them.
         let mut keep = vec![child.wire.as_fd().as_raw_fd()];
         keep.extend(child.terminal.as_ref().map(AsRawFd::as_raw_fd));
         keep_only(&keep, child.preserve_fds).at(Step::CloseFds)?;
     }
-    enter::all_processors().at(Step::Session)?;
     if child.user_namespace {
         enter::become_root().at(Step::UserNamespace)?;
     }
     enter::die_with_runtime().at(Step::Session)?;
     process::setsid().at(Step::Session)?;
-    enter::keyring(child.keyring, child.user_namespace).at(Step::Keyring)?;
+    label::with_key_label(init, || enter::keyring(child.keyring, child.user_namespace))?;
     if let Some(peer) = child.terminal.take() {
         console::use_as_stdio(&peer).at(Step::Console)?;
     }
+    label::set(init)?;
     creds::drop_bounding(init.capabilities.bounding).at(Step::Capabilities)?;
     let home = creds::home(init)?;
-    become_program(init)?;
+    become_program(init, &child.wire)?;
     let program = creds::find_program(init)?;
     // The pid file and the terminal are with the caller before the program can end.
-    child.wire.expect(Kind::Proceed).at(Step::Gate)?;
+    filter::install_or_proceed(init, &child.wire)?;
     enter::outlive_runtime().at(Step::Session)?;
     launch(init, &program, home, child.preserve_fds, &child.signal_mask)
 }
 
 /// User, groups, capabilities, directory: from here on the process has only the program's rights.
-fn become_program(init: &Process) -> Outcome {
-    // All three while the rights are there, and before a filter may forbid them (runc#4900).
+fn become_program(init: &Process, wire: &Wire) -> Outcome {
+    // All four while the rights are there, and before a filter may forbid them (runc#4900).
     if let Some(attr) = &init.scheduler {
         process::set_scheduler(attr).at(Step::Scheduling)?;
     }
@@ -267,6 +298,9 @@ fn become_program(init: &Process) -> Outcome {
     }
     if let Some(domain) = init.personality {
         process::personality(domain).at_index(Step::Scheduling, 2)?;
+    }
+    if let Some(policy) = &init.memory_policy {
+        process::set_memory_policy(policy.mode, &policy.nodes).at_index(Step::Scheduling, 3)?;
     }
     creds::own_stdio(init.uid).at(Step::Stdio)?;
     // Here and not from the runtime: once the user has changed, only CAP_SYS_RESOURCE may set the limits of another
@@ -279,7 +313,7 @@ fn become_program(init: &Process) -> Outcome {
         process::prctl(libc::PR_SET_NO_NEW_PRIVS, 1).at(Step::NoNewPrivileges)?;
     } else if let Some(filter) = &init.seccomp {
         // Without no_new_privs a filter needs CAP_SYS_ADMIN, so it goes before the capabilities do.
-        crate::sys::seccomp::install(&filter.program, filter.flags).at(Step::Seccomp)?;
+        filter::install(filter, wire)?;
     }
     creds::switch_user(init, in_cwd)?;
     process::umask(init.umask);
@@ -342,7 +376,7 @@ fn launch(
     process::reset_signal(libc::SIGPIPE).at(Step::Exec)?;
     mask.thread_set_mask().at(Step::Exec)?;
     if init.no_new_privileges
-        && let Some(filter) = &init.seccomp
+        && let Some(filter) = init.seccomp.as_ref().filter(|filter| filter.agent.is_none())
     {
         crate::sys::seccomp::install(&filter.program, filter.flags).at(Step::Seccomp)?;
     }

@@ -86,9 +86,16 @@ pub fn compile(linux: &Linux, mount_list: &[Mount]) -> Result<Option<Devices>> {
             LinuxDeviceType::P => libc::S_IFIFO,
             LinuxDeviceType::A => bail!("{pointer}/type: \"a\" is not a device type"),
         };
+        // The kernel has 12 bits for one and 20 for the other, and cuts off the rest.
         let number = |value: i64, field: &str| {
-            u32::try_from(value).with_context(|| format!("{pointer}/{field}: {value} is not a device number"))
+            let max = if field == "major" { 0xfff } else { 0xf_ffff };
+            let number = u32::try_from(value).ok().filter(|&number| number <= max);
+            number.with_context(|| format!("{pointer}/{field}: {value} is not a device number"))
         };
+        // With the type's bits, as stat(2) gives it: Docker has sent those.
+        if device.file_mode().is_some_and(|mode| mode > 0xffff) {
+            bail!("{pointer}/fileMode: {} is not a mode", device.file_mode().unwrap_or_default());
+        }
         let fifo = kind == libc::S_IFIFO;
         let node = Node {
             path: c_path(path, &format!("{pointer}/path"))?,

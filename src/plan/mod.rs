@@ -3,18 +3,25 @@
 //! Pure: no system call here or below, so everything can be tested without root. What the init stage does with a
 //! plan is in `init/`; it only walks it.
 
+pub mod check;
 pub mod devices;
 pub mod ids;
+pub mod intel_rdt;
+pub mod list;
+pub mod memory_policy;
 pub mod mount_options;
 pub mod mounts;
 pub mod namespaces;
+pub mod net_devices;
 pub mod process;
 pub mod rootless;
 pub mod seccomp;
 
 use anyhow::{Context, Result, bail};
+use intel_rdt::IntelRdt;
 use mounts::Mount;
 use namespaces::Namespaces;
+use net_devices::NetDevice;
 use oci_spec::runtime::{Hook, Spec};
 use process::Process;
 use std::ffi::CString;
@@ -33,7 +40,7 @@ pub struct Plan {
     pub rootfs: CString,
     /// `root.readonly`.
     pub root_readonly: bool,
-    /// Propagation of the whole tree before anything is mounted (`MS_SLAVE | MS_REC` unless configured).
+    /// Propagation of the host's tree before anything is mounted (`MS_SLAVE | MS_REC` unless configured).
     pub isolation: u64,
     /// `linux.rootfsPropagation` as `MS_*` flags for the container's `/` after the pivot.
     pub root_propagation: Option<u64>,
@@ -47,6 +54,10 @@ pub struct Plan {
     pub devices_early: bool,
     /// Device nodes and links to make in `/dev`; absent when `/dev` is a bind mount.
     pub devices: Option<devices::Devices>,
+    /// `linux.intelRdt`.
+    pub intel_rdt: Option<IntelRdt>,
+    /// `linux.netDevices`.
+    pub net_devices: Vec<NetDevice>,
     /// `linux.maskedPaths`.
     pub masked_paths: Vec<CString>,
     /// `linux.readonlyPaths`.
@@ -69,6 +80,9 @@ pub struct Plan {
     pub runtime_hooks: bool,
 }
 
+/// Annotation by which Podman leaves a process the groups of whoever calls the runtime (`--group-add keep-groups`).
+pub const KEEP_GROUPS: &str = "run.oci.keep_original_groups";
+
 /// What the command line adds to the configuration.
 #[derive(Clone, Copy, Default)]
 pub struct Options {
@@ -85,15 +99,23 @@ pub struct Options {
 /// Compiles the plan of a validated configuration. Errors name the field by JSON pointer.
 pub fn compile(spec: &Spec, id: &str, bundle: &Path, rootfs: &Path, options: Options) -> Result<Plan> {
     let linux = spec.linux().as_ref().context("/linux: is required")?;
-    let process = spec.process().as_ref().context("process property must not be empty")?;
-    refuse_unsupported(linux)?;
     let namespaces = namespaces::compile(linux)?;
     let maps = ids::Maps::of_container(linux, &namespaces)?;
     if options.unprivileged {
         rootless::check(spec, &namespaces, &maps)?;
     }
-    if namespaces.makes(libc::CLONE_NEWUSER) {
+    if namespaces.makes(libc::CLONE_NEWUSER)
+        && let Some(process) = spec.process()
+    {
         maps.check_users(process)?;
+    }
+    check::name(spec.hostname().as_deref(), "/hostname")?;
+    check::name(spec.domainname().as_deref(), "/domainname")?;
+    if let Some(resources) = linux.resources() {
+        check::resources(resources)?;
+    }
+    if let Some(hooks) = spec.hooks() {
+        check::hooks(hooks)?;
     }
     let has_name = |name: &Option<String>| name.as_ref().is_some_and(|name| !name.is_empty());
     if !namespaces.private(libc::CLONE_NEWUTS) {
@@ -124,10 +146,16 @@ pub fn compile(spec: &Spec, id: &str, bundle: &Path, rootfs: &Path, options: Opt
         time_offsets: namespaces::time_offsets(linux, &namespaces)?,
         rootfs: c_path(rootfs, "/root/path")?,
         root_readonly: spec.root().as_ref().is_some_and(|root| root.readonly().unwrap_or(false)),
-        isolation: root_propagation.unwrap_or(libc::MS_SLAVE | libc::MS_REC),
+        isolation: match root_propagation.unwrap_or(libc::MS_SLAVE | libc::MS_REC) {
+            // What cannot be copied could be no source of a bind mount; the root turns so after the pivot.
+            flags if flags & libc::MS_UNBINDABLE != 0 => flags & !libc::MS_UNBINDABLE | libc::MS_PRIVATE,
+            flags => flags,
+        },
         root_propagation,
         pivot: !options.no_pivot,
         devices: own_devices,
+        intel_rdt: linux.intel_rdt().as_ref().map(|rdt| intel_rdt::compile(rdt, id)).transpose()?,
+        net_devices: net_devices::compile(linux.net_devices().as_ref(), &namespaces)?,
         masked_paths: paths(linux.masked_paths().as_deref().unwrap_or_default(), "/linux/maskedPaths")?,
         readonly_paths: paths(linux.readonly_paths().as_deref().unwrap_or_default(), "/linux/readonlyPaths")?,
         sysctl: sysctl(linux.sysctl().as_ref(), &namespaces)?,
@@ -135,7 +163,13 @@ pub fn compile(spec: &Spec, id: &str, bundle: &Path, rootfs: &Path, options: Opt
         domainname: spec.domainname().clone().filter(|name| !name.is_empty()),
         keyring: if options.no_new_keyring { None } else { Some(CString::new(format!("_ses.{id}"))?) },
         process: {
-            let mut process = process::compile(process, linux, "/process")?;
+            let mut process = match spec.process() {
+                Some(process) => process::compile(process, linux, "/process")?,
+                // Such a container can be made and entered by exec, not started (runtime.md "Create", "Start").
+                None => process::absent(),
+            };
+            process.keep_groups =
+                spec.annotations().as_ref().is_some_and(|all| all.get(KEEP_GROUPS).is_some_and(|v| v == "1"));
             if options.listen_fds > 0 {
                 process.env.push(CString::new(format!("LISTEN_FDS={}", options.listen_fds))?);
                 process.env.push(c"LISTEN_PID=1".into());
@@ -151,27 +185,6 @@ pub fn compile(spec: &Spec, id: &str, bundle: &Path, rootfs: &Path, options: Opt
         }),
         namespaces,
     })
-}
-
-/// What is valid and not acted on yet: an error, because a field that is silently left out is worse than a refusal.
-fn refuse_unsupported(linux: &oci_spec::runtime::Linux) -> Result<()> {
-    let listener = linux.seccomp().as_ref().and_then(|seccomp| seccomp.listener_path().as_ref());
-    let notifies = |syscall: &oci_spec::runtime::LinuxSyscall| {
-        syscall.action() == oci_spec::runtime::LinuxSeccompAction::ScmpActNotify
-    };
-    let notify = linux.seccomp().as_ref().is_some_and(|s| s.syscalls().iter().flatten().any(notifies));
-    for (present, field) in [
-        (notify, "seccomp/syscalls: SCMP_ACT_NOTIFY"),
-        (linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()), "netDevices"),
-        (linux.intel_rdt().is_some(), "intelRdt"),
-        (linux.memory_policy().is_some(), "memoryPolicy"),
-        (listener.is_some(), "seccomp/listenerPath"),
-    ] {
-        if present {
-            bail!("/linux/{field}: is not supported yet");
-        }
-    }
-    Ok(())
 }
 
 /// `linux.mountLabel`, which only a kernel with SELinux in force can give to mounts: whether it has is asked by the caller.

@@ -116,6 +116,30 @@ pub fn compile(
         .collect()
 }
 
+/// Annotation by which Podman names the mount option that takes the label (mount(8), "context").
+pub const CONTEXT_TYPE: &str = "run.oci.mount_context_type";
+
+/// Gives the filesystems `linux.mountLabel`, SELinux' label for everything in them. procfs, sysfs and cgroups take none,
+/// and that of mqueue is the kernel's.
+pub fn set_label(mounts: &mut [Mount], label: &str, option: Option<&str>) -> Result<()> {
+    let label = c_string(label, "/linux/mountLabel")?;
+    let option = match option {
+        None | Some("context") => c"context",
+        Some("fscontext") => c"fscontext",
+        Some("defcontext") => c"defcontext",
+        Some("rootcontext") => c"rootcontext",
+        Some(other) => bail!("/annotations/{CONTEXT_TYPE}: {other:?} is no option for a label"),
+    };
+    for mount in mounts {
+        if let Kind::Filesystem(fs) = &mut mount.kind
+            && !matches!(fs.fstype.to_bytes(), b"proc" | b"sysfs" | b"mqueue")
+        {
+            fs.parameters.push((option.into(), Some(label.clone())));
+        }
+    }
+    Ok(())
+}
+
 /// The order of the list, but for one thing: with a new network namespace a sysfs, and what follows below it, waits
 /// until the plain filesystems below `/dev` after it are mounted, where no process can tell the difference. The runtime makes that namespace meanwhile, which takes longer than
 /// all of them. Bind mounts are never overtaken: their destinations may lead anywhere through links of the image.

@@ -2,12 +2,13 @@
 //!
 //! The same for the container's own program and for `exec`.
 
-use super::{c_path, c_string};
+use super::memory_policy::{self, MemoryPolicy};
+use super::{c_path, c_string, list};
 use crate::sys::process::{SchedAttr, StringArray};
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime::{
-    IOPriorityClass, Linux, LinuxCapabilities, LinuxIOPriority, LinuxPersonalityDomain, LinuxSchedulerFlag,
-    LinuxSchedulerPolicy, PosixRlimitType, Scheduler,
+    ExecCPUAffinity, IOPriorityClass, Linux, LinuxCapabilities, LinuxIOPriority, LinuxPersonalityDomain,
+    LinuxSchedulerFlag, LinuxSchedulerPolicy, PosixRlimitType, Scheduler,
 };
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
@@ -46,6 +47,8 @@ pub struct Process {
     pub gid: u32,
     /// `user.additionalGids`, each once.
     pub groups: Vec<u32>,
+    /// The caller's groups stay ([`super::KEEP_GROUPS`]).
+    pub keep_groups: bool,
     /// `user.umask`, 0022 if unset as in runc.
     pub umask: u32,
     /// `capabilities`; none when absent.
@@ -68,19 +71,26 @@ pub struct Process {
     pub scheduler: Option<SchedAttr>,
     /// `consoleSize`: rows, columns.
     pub console_size: Option<(u16, u16)>,
+    /// `apparmorProfile`, as the kernel takes it: `exec NAME`.
+    pub apparmor: Option<CString>,
+    /// `selinuxLabel`.
+    pub selinux: Option<CString>,
+    /// `execCPUAffinity`: not for the first process of a container.
+    pub affinity: Option<Box<Affinity>>,
+    /// `linux.memoryPolicy`.
+    pub memory_policy: Option<Box<MemoryPolicy>>,
+}
+
+/// Processors of an exec process, bit N for processor N.
+pub struct Affinity {
+    /// Of the runtime before the process is in the container's cgroup.
+    pub initial: Option<Vec<u64>>,
+    /// Of the process once it is.
+    pub last: Option<Vec<u64>>,
 }
 
 /// Compiles `process`; `pointer` is where it stands in the configuration.
 pub fn compile(process: &oci_spec::runtime::Process, linux: &Linux, pointer: &str) -> Result<Process> {
-    for (present, field) in [
-        (process.apparmor_profile().as_ref().is_some_and(|p| !p.is_empty()), "apparmorProfile"),
-        (process.selinux_label().as_ref().is_some_and(|l| !l.is_empty()), "selinuxLabel"),
-        (process.exec_cpu_affinity().is_some(), "execCPUAffinity"),
-    ] {
-        if present {
-            bail!("{pointer}/{field}: is not supported yet");
-        }
-    }
     let args = process.args().as_deref().unwrap_or_default();
     let Some(program) = args.first() else { bail!("{pointer}/args: args must not be empty") };
     if args.len() > ENTRIES_MAX {
@@ -122,6 +132,7 @@ pub fn compile(process: &oci_spec::runtime::Process, linux: &Linux, pointer: &st
         uid: user.uid(),
         gid: user.gid(),
         groups,
+        keep_groups: false,
         umask: user.umask().unwrap_or(0o022),
         capabilities: capabilities(process.capabilities().as_ref()),
         rlimits: rlimits(process.rlimits().as_deref().unwrap_or_default(), pointer)?,
@@ -152,11 +163,67 @@ pub fn compile(process: &oci_spec::runtime::Process, linux: &Linux, pointer: &st
                 Ok((fit(size.height(), "height")?, fit(size.width(), "width")?))
             })
             .transpose()?,
+        apparmor: named(process.apparmor_profile())
+            .map(|name| c_string(&format!("exec {name}"), &format!("{pointer}/apparmorProfile")))
+            .transpose()?,
+        selinux: named(process.selinux_label())
+            .map(|label| c_string(label, &format!("{pointer}/selinuxLabel")))
+            .transpose()?,
+        affinity: process.exec_cpu_affinity().as_ref().map(|a| affinity(a, pointer)).transpose()?,
+        memory_policy: match linux.memory_policy() {
+            Some(policy) => Some(Box::new(memory_policy::compile(policy)?)),
+            None => None,
+        },
     })
 }
 
 /// More arguments or variables than any program gets: they come from images, and each one costs.
 const ENTRIES_MAX: usize = 1 << 16;
+
+/// A text that is there and not empty.
+fn named(text: &Option<String>) -> Option<&String> {
+    text.as_ref().filter(|text| !text.is_empty())
+}
+
+fn affinity(affinity: &ExecCPUAffinity, pointer: &str) -> Result<Box<Affinity>> {
+    let mask = |text: &Option<String>, field| {
+        list::mask(text.as_deref().unwrap_or_default(), &format!("{pointer}/execCPUAffinity/{field}"))
+    };
+    Ok(Box::new(Affinity {
+        initial: mask(affinity.initial(), "initial")?,
+        last: mask(affinity.cpu_affinity_final(), "final")?,
+    }))
+}
+
+/// Stands in where a container has no `process`: nothing to run.
+pub fn absent() -> Process {
+    Process {
+        args: StringArray::new(Vec::new()),
+        env: StringArray::new(Vec::new()),
+        needs_home: false,
+        candidates: Vec::new(),
+        cwd: c"/".into(),
+        uid: 0,
+        gid: 0,
+        groups: Vec::new(),
+        keep_groups: false,
+        umask: 0o022,
+        capabilities: Capabilities::default(),
+        rlimits: Vec::new(),
+        no_new_privileges: true,
+        oom_score_adj: None,
+        seccomp: None,
+        terminal: false,
+        personality: None,
+        io_priority: None,
+        scheduler: None,
+        console_size: None,
+        apparmor: None,
+        selinux: None,
+        affinity: None,
+        memory_policy: None,
+    }
+}
 
 /// Checks each entry and keeps the last of each name, at the place of its last mention.
 fn environment(env: &[String], pointer: &str) -> Result<Vec<CString>> {

@@ -24,6 +24,8 @@ use anyhow::{Result, ensure};
 use arch::{Arch, NATIVE, X32_BIT};
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompFilterFlag as Flag};
 use seccompiler::sock_filter;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 
 /// What seccomp(2) takes.
 #[derive(Debug)]
@@ -32,8 +34,19 @@ pub struct Filter {
     pub program: Vec<sock_filter>,
     /// `SECCOMP_FILTER_FLAG_*` without `NEW_LISTENER`.
     pub flags: u32,
-    /// A rule has `SCMP_ACT_NOTIFY`: the installer adds `SECCOMP_FILTER_FLAG_NEW_LISTENER`.
-    pub notify: bool,
+    /// A rule has `SCMP_ACT_NOTIFY`: the installer adds `SECCOMP_FILTER_FLAG_NEW_LISTENER`, and its descriptor goes to
+    /// this agent.
+    pub agent: Option<Box<Agent>>,
+}
+
+/// Who answers for the calls of `SCMP_ACT_NOTIFY` rules.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Agent {
+    /// `listenerPath`: a unix stream socket.
+    pub path: PathBuf,
+    /// `listenerMetadata`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<String>,
 }
 
 /// `BPF_MAXINSNS`.
@@ -85,7 +98,12 @@ pub(crate) fn compile_for(profile: &LinuxSeccomp, native: &'static Arch) -> Resu
         "/linux/seccomp/syscalls: the filter needs {} instructions, the kernel takes {MAX_INSTRUCTIONS}",
         program.len()
     );
-    Ok(Some(Filter { program, flags, notify: rules.notify }))
+    // Without such a rule the path is ignored (config-linux.md, `listenerPath`).
+    let agent =
+        profile.listener_path().as_ref().filter(|_| rules.notify).map(|path| {
+            Box::new(Agent { path: path.clone(), metadata: profile.listener_metadata().clone() })
+        });
+    Ok(Some(Filter { program, flags, agent }))
 }
 
 /// `SECCOMP_FILTER_FLAG_*` (linux/seccomp.h) of the profile, with runc's default.

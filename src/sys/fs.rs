@@ -283,6 +283,17 @@ pub fn lock(fd: BorrowedFd) -> Result<()> {
     }
 }
 
+/// The id of the mount on which `path` lies: that of the topmost one, if it is a mount point (Linux 5.8).
+pub fn mount_id(path: &CStr) -> Result<u64> {
+    // SAFETY: statx is plain data for which all zeroes is valid.
+    let mut found: libc::statx = unsafe { std::mem::zeroed() };
+    let flags = libc::AT_SYMLINK_NOFOLLOW;
+    // SAFETY: `path` is NUL-terminated, and `found` is a live statx.
+    check(unsafe { libc::statx(libc::AT_FDCWD, path.as_ptr(), flags, libc::STATX_MNT_ID, &raw mut found) }
+        as libc::c_long)?;
+    Ok(found.stx_mnt_id)
+}
+
 /// open(2) without close-on-exec, for a standard stream that was missing.
 pub fn open_inheritable(path: &CStr, flags: i32) -> Result<OwnedFd> {
     // SAFETY: `path` is NUL-terminated and outlives the call.

@@ -28,14 +28,10 @@ pub fn populate_init() {
     populate(&raw const naru_init_start as usize, &raw const naru_init_end as usize, POPULATE_READ);
 }
 
-/// Maps the memory that reading a configuration and planning a start writes to: the heap's next part and the stack
-/// below the caller. A fault for each page would cost four times as much.
-pub fn populate_memory() {
-    /// What a default configuration takes, bytes.
-    const HEAP: usize = 64 << 10;
+/// Maps the stack below the caller that reading a configuration and planning a start need. A fault for each page would
+/// cost four times as much.
+pub fn populate_stack() {
     const STACK: usize = 24 << 10;
-    let heap = &raw const *Box::new(0u8) as usize;
-    populate(heap, heap + HEAP, POPULATE_WRITE);
     let local = 0u8;
     let stack = &raw const local as usize;
     populate(stack - STACK, stack, POPULATE_WRITE);

@@ -84,6 +84,14 @@ pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
+/// A copy of the descriptor `number` of the process behind a pidfd (Linux 5.6), close-on-exec. Needs the right to trace it.
+pub fn pidfd_getfd(pidfd: BorrowedFd, number: RawFd) -> Result<OwnedFd> {
+    // SAFETY: no memory is passed.
+    let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), number, 0) })?;
+    // SAFETY: the kernel has just returned it to this process alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
 /// Sends `signal` (0 probes) to the process behind a pidfd (Linux 5.1).
 pub fn pidfd_signal(pidfd: BorrowedFd, signal: i32) -> Result<()> {
     let null = std::ptr::null::<libc::siginfo_t>();
@@ -180,6 +188,25 @@ pub fn set_gid(gid: u32) -> Result<()> {
 pub fn set_uid(uid: u32) -> Result<()> {
     // SAFETY: no memory is passed.
     check(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }).map(drop)
+}
+
+/// Calls `work` with file access as root of the user namespace that was joined, for a process whose own ids it does not
+/// map: what is made meanwhile has an owner. The ids that the process itself has have no number there; setreuid(2)
+/// without a change gives the file access back to them.
+pub fn with_files_of_root<T>(work: impl FnOnce() -> T) -> T {
+    // SAFETY: no memory is passed. These calls cannot fail in a way that matters: without the right to the id nothing
+    // changes, and what is made then belongs to nobody, which its next user notices.
+    unsafe {
+        libc::syscall(libc::SYS_setfsgid, 0);
+        libc::syscall(libc::SYS_setfsuid, 0);
+    }
+    let result = work();
+    // SAFETY: as above.
+    unsafe {
+        libc::syscall(libc::SYS_setregid, -1, -1);
+        libc::syscall(libc::SYS_setreuid, -1, -1);
+    }
+    result
 }
 
 /// Was this program started as root of its user namespace? Asks no system call.
@@ -390,6 +417,22 @@ pub fn use_all_processors() -> Result<()> {
     let all = [u64::MAX; 128];
     // SAFETY: `all` is valid for reads of its size.
     check(unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(&all), all.as_ptr()) }).map(drop)
+}
+
+/// Lets this process run on the processors of `mask` only, bit N for processor N.
+pub fn set_affinity(mask: &[u64]) -> Result<()> {
+    // SAFETY: `mask` is valid for reads of its size.
+    check(unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(mask), mask.as_ptr()) })
+        .map(drop)
+}
+
+/// set_mempolicy(2) for this process: `nodes` has bit N for node N.
+pub fn set_memory_policy(mode: u32, nodes: &[u64]) -> Result<()> {
+    let pointer = if nodes.is_empty() { std::ptr::null() } else { nodes.as_ptr() };
+    // The kernel counts one bit less than it is told.
+    let bits = if nodes.is_empty() { 0 } else { nodes.len() * 64 + 1 };
+    // SAFETY: `pointer` is null with no bits, else valid for reads of `bits - 1` bits.
+    check(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, pointer, bits) }).map(drop)
 }
 
 /// `struct sched_attr`, its first version (48 bytes), linux/sched/types.h.

@@ -2,6 +2,8 @@
 //! tells what it sees or may do. One mode a run, or several with `seq`. It knows nothing of any runtime.
 //! Answers are single lines: `ok`, `ok VALUE` or an errno name such as `EROFS`.
 
+#![recursion_limit = "256"]
+
 mod calls;
 mod report;
 mod sys;

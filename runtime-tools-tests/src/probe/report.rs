@@ -83,6 +83,11 @@ pub fn report() -> Value {
         "dev": nodes("/dev"),
         "root": names("/"),
         "lsm": read("/proc/self/attr/current"),
+        "mempolicy": sys::memory_policy().ok().map(|(mode, nodes)| json!([mode, nodes])),
+        "sched": sys::scheduling().ok().map(|s| json!({
+            "policy": s.policy, "flags": s.flags, "nice": s.nice, "priority": s.priority,
+            "runtime": s.runtime, "deadline": s.deadline, "period": s.period,
+        })),
     })
 }
 

@@ -100,3 +100,36 @@ pub fn int80(nr: u32) -> Result<i64, Errno> {
 pub fn int80(_: u32) -> Result<i64, Errno> {
     Err(Errno::ENOSYS)
 }
+
+/// This process's NUMA policy: mode with flags, and the first 64 nodes.
+pub fn memory_policy() -> Result<(i32, u64), Errno> {
+    let (mut mode, mut nodes) = (0, [0u64; 16]);
+    // SAFETY: the kernel writes one int and 1024 bits, for which there is room.
+    let r = unsafe { libc::syscall(libc::SYS_get_mempolicy, &mut mode, nodes.as_mut_ptr(), 1024, 0, 0) };
+    Errno::result(r)?;
+    Ok((mode, nodes[0]))
+}
+
+/// `struct sched_attr`, its first version, linux/sched/types.h.
+#[repr(C)]
+#[derive(Default)]
+pub struct Scheduling {
+    pub size: u32,
+    pub policy: u32,
+    pub flags: u64,
+    pub nice: i32,
+    pub priority: u32,
+    pub runtime: u64,
+    pub deadline: u64,
+    pub period: u64,
+}
+
+/// How this process is scheduled.
+pub fn scheduling() -> Result<Scheduling, Errno> {
+    let mut attr = Scheduling::default();
+    let size = size_of::<Scheduling>();
+    // SAFETY: the kernel writes at most `size` bytes.
+    let r = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &mut attr, size, 0) };
+    Errno::result(r)?;
+    Ok(attr)
+}

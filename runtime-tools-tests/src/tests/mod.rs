@@ -3,6 +3,7 @@
 use crate::cx::Cx;
 use anyhow::Result;
 
+mod annotations;
 mod binds;
 mod cgroups;
 mod checkpoint;
@@ -18,14 +19,17 @@ mod exec;
 mod exec_process;
 mod hooks;
 mod idmapped;
+mod intel_rdt;
 mod kernel;
 mod kill;
+mod labels;
 mod lifecycle;
 mod log;
 mod mount_options;
 mod mounts;
 mod mounts_in_user_namespaces;
 mod namespaces;
+mod net_devices;
 mod notify;
 mod own_binary;
 mod paths;
@@ -34,12 +38,16 @@ mod process;
 mod resources;
 mod root;
 mod rootless;
+mod scheduling;
 mod seccomp;
+mod seccomp_agent;
 mod state;
 mod stdio;
+mod systemd;
 mod terminal;
 mod update;
 mod user_namespaces;
+mod wrong_values;
 
 /// One registered test.
 #[derive(Clone)]
@@ -88,9 +96,12 @@ pub fn all() -> Vec<Test> {
         process::TESTS,
         credentials::TESTS,
         kernel::TESTS,
+        scheduling::TESTS,
+        labels::TESTS,
         namespaces::TESTS,
         user_namespaces::TESTS,
         rootless::TESTS,
+        net_devices::TESTS,
         mounts::TESTS,
         mount_options::TESTS,
         idmapped::TESTS,
@@ -101,13 +112,18 @@ pub fn all() -> Vec<Test> {
         devices::TESTS,
         paths::TESTS,
         seccomp::TESTS,
+        seccomp_agent::TESTS,
         own_binary::TESTS,
         cgroups::TESTS,
         resources::TESTS,
+        intel_rdt::TESTS,
         pause::TESTS,
         update::TESTS,
         events::TESTS,
+        annotations::TESTS,
+        wrong_values::TESTS,
         checkpoint::TESTS,
+        systemd::TESTS,
         configs::TESTS,
         compare_with::TESTS,
     ]

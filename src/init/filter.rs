@@ -1,0 +1,32 @@
+//! Installs the seccomp filter, and hands the descriptor of one with an agent to the runtime.
+
+use super::Outcome;
+use crate::plan::process::Process;
+use crate::plan::seccomp::Filter;
+use crate::sync::{At, Kind, Step, Wire};
+use crate::sys::{Errno, seccomp};
+use std::os::fd::AsRawFd;
+
+/// Installs it. Where an agent answers for some calls, it has the descriptor before this process goes on: the next call
+/// may wait for its answer. The runtime is ready for that once it has said `Proceed`.
+pub fn install(filter: &Filter, wire: &Wire) -> Outcome {
+    if filter.agent.is_none() {
+        return seccomp::install(&filter.program, filter.flags).at(Step::Seccomp).map(drop);
+    }
+    wire.expect(Kind::Proceed).at(Step::Gate)?;
+    let flags = filter.flags | seccomp::FLAG_NEW_LISTENER;
+    let listener = seccomp::install(&filter.program, flags).at(Step::Seccomp)?;
+    let listener = listener.ok_or(Errno::EBADF).at(Step::Seccomp)?;
+    wire.send_listener(listener.as_raw_fd()).at(Step::Seccomp)?;
+    wire.expect(Kind::ListenerTaken).at(Step::Seccomp)
+}
+
+/// Waits until everything outside is in place. A filter with an agent has waited for that already, or goes in now: at
+/// `start` nobody would be there to serve the agent.
+pub fn install_or_proceed(init: &Process, wire: &Wire) -> Outcome {
+    match init.seccomp.as_ref().filter(|filter| filter.agent.is_some()) {
+        None => wire.expect(Kind::Proceed).at(Step::Gate),
+        Some(filter) if init.no_new_privileges => install(filter, wire),
+        Some(_) => Ok(()),
+    }
+}
