@@ -43,6 +43,9 @@ mod terminal;
 #[path = "../../src/tests/mod.rs"]
 #[allow(dead_code)]
 mod tests;
+#[path = "../../src/unit.rs"]
+#[allow(dead_code)]
+mod unit;
 
 use anyhow::{Context, Result, bail, ensure};
 use cx::{Cx, Skip, View};
@@ -227,6 +230,7 @@ fn one_case(args: &str) -> Result<i32> {
         runtime: PathBuf::from(text("runtime")),
         kind: text("kind"),
         reference: None,
+        systemd: false,
         view: match text("view").as_str() {
             "v1" => View::V1,
             "v2" => View::V2,

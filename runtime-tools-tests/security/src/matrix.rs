@@ -94,6 +94,7 @@ pub fn apart(cx: &Cx, runtime: &Path) -> Result<Cx> {
         runtime: runtime.to_path_buf(),
         kind: cx.kind.clone(),
         reference: None,
+        systemd: false,
         view: cx.view,
         cgroup: cx.cgroup.clone(),
         mark: cx.mark.clone(),

@@ -138,8 +138,24 @@ fn directory(path: &str, mounts: &BTreeSet<u64>) -> Option<String> {
     {
         return None;
     }
+    if is_our_procfs(&fd) {
+        return None;
+    }
     let link = fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap_or_default();
     Some(link.display().to_string())
+}
+
+/// A procfs of this pid namespace shows nothing that we cannot see anyway; in another one our number is another.
+fn is_our_procfs(fd: &OwnedFd) -> bool {
+    if !nix::sys::statfs::fstatfs(fd).is_ok_and(|s| s.filesystem_type() == nix::sys::statfs::PROC_SUPER_MAGIC)
+    {
+        return false;
+    }
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    ["", "/..", "/../..", "/../../..", "/../../../.."].iter().any(|up| {
+        fs::read_link(format!("{path}{up}/self"))
+            .is_ok_and(|to| to.to_str() == Some(&std::process::id().to_string()))
+    })
 }
 
 /// Holds an executable and tries to take its protection off: remount, mount_setattr, a copy of its mount.

@@ -137,7 +137,10 @@ pub fn created_fds(cx: &Cx) -> Result<String> {
     for entry in fs::read_dir(format!("/proc/{pid}/fd"))?.flatten() {
         let path = entry.path();
         let link = fs::read_link(&path)?.display().to_string();
-        let directory = fs::metadata(&path).is_ok_and(|m| m.is_dir());
+        // Its own procfs is not the host's.
+        let procfs = nix::sys::statfs::statfs(&path)
+            .is_ok_and(|s| s.filesystem_type() == nix::sys::statfs::PROC_SUPER_MAGIC);
+        let directory = !procfs && fs::metadata(&path).is_ok_and(|m| m.is_dir());
         ensure!(!directory, "it holds the directory {link}");
         held.push(
             link.split(':')

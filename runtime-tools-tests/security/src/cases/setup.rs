@@ -348,13 +348,10 @@ fn with_user_namespace<'a>(cx: &'a Cx) -> Result<crate::bundle::Bundle<'a>> {
 pub fn rootless_cgroup_ro(cx: &Cx) -> Result<String> {
     let mut b = with_user_namespace(cx)?;
     b.without_namespace("cgroup");
-    let said = b
-        .answers(&[
-            &["write", "/sys/fs/cgroup/cgroup.procs", "1"],
-            &["create", "/sys/fs/cgroup/made", "x"],
-            &["mkdir", "/sys/fs/cgroup/made"],
-        ])?
-        .join(" ");
+    // On v1 the top is a tmpfs of the container's own.
+    let dir = if cx.unified() { "/sys/fs/cgroup" } else { "/sys/fs/cgroup/pids" };
+    let (procs, made) = (format!("{dir}/cgroup.procs"), format!("{dir}/made"));
+    let said = b.answers(&[&["write", &procs, "1"], &["create", &made, "x"], &["mkdir", &made]])?.join(" ");
     ensure!(!said.split(' ').any(|answer| answer == "ok"), "it could write: {said}");
     Ok(said)
 }
