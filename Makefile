@@ -2,10 +2,14 @@
 
 TARGET := $(shell uname -m)-unknown-linux-musl
 NARU := target/$(TARGET)/release/naru
+# Where `make install` puts things: a prefix below DESTDIR.
+PREFIX ?= /usr/local
+# Man pages and completions as they lie below PREFIX/share.
+PAGES := target/pages
 # The commit that `naru --version` prints, where this is a checkout.
-export NARU_COMMIT := $(shell git describe --always --dirty --abbrev=40 2>/dev/null)
+export NARU_COMMIT := $(or $(NARU_COMMIT),$(shell git describe --always --dirty --abbrev=40 2>/dev/null))
 
-.PHONY: all naru demo test engines bench budget lab install clean
+.PHONY: all naru demo test security engines bench budget lab pages install uninstall deb sbom deny reproducible clean
 
 all: naru
 
@@ -19,6 +23,11 @@ demo: naru
 # Installs what the tests need (as root, from Debian's packages) and runs all of them.
 test:
 	hack/test.sh
+
+# The security corpus as published in docs/security.md: 2,000 attempts a race, on cgroup v1 and v2 (as root).
+security: naru
+	cd runtime-tools-tests/security && cargo build --release --target $(TARGET)
+	for view in v1 v2; do RUNTIME=$(CURDIR)/$(NARU) runtime-tools-tests/security/target/$(TARGET)/release/security --view $$view || exit 1; done
 
 # A Debian root with released engines and peers, for the checks below: LAB=DIR chooses where.
 lab:
@@ -36,8 +45,35 @@ bench: naru
 budget: naru
 	hack/syscall-budget.sh
 
-install: naru
-	install -D -m 0755 $(NARU) $(DESTDIR)/usr/local/bin/naru
+# Man pages for every command and completions, from the definitions that naru reads command lines by.
+pages:
+	cargo run --quiet --locked --manifest-path packaging/Cargo.toml --target $(TARGET) -- $(PAGES)
+
+# The binary, man pages, and completions for bash, zsh and fish.
+install: naru pages
+	install -D -m 0755 $(NARU) $(DESTDIR)$(PREFIX)/bin/naru
+	cd $(PAGES) && find . -type f -exec install -D -m 0644 {} $(DESTDIR)$(PREFIX)/share/{} \;
+
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/bin/naru $(DESTDIR)$(PREFIX)/share/man/man8/naru.8 $(DESTDIR)$(PREFIX)/share/man/man8/naru-*.8
+	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/naru $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_naru
+	rm -f $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/naru.fish
+
+# A Debian package with the same below /usr; needs `cargo install cargo-deb`.
+deb: naru pages
+	cargo deb --no-build --no-strip --target $(TARGET) --output target/debian/
+
+# What naru is made of, as CycloneDX JSON.
+sbom:
+	hack/sbom.sh target/naru.cdx.json
+
+# Licences, sources and advisories of all crates: needs `cargo install cargo-deny`.
+deny:
+	cargo deny check
+
+# Two builds in two directories, one of them offline with vendored crates: the same bytes?
+reproducible:
+	hack/reproducible.sh
 
 clean:
 	cargo clean

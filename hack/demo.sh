@@ -1,21 +1,18 @@
 #!/bin/sh
 # demo.sh NARU: makes a bundle with the default configuration and a busybox root, runs it, and shows from inside what
-# is isolated. As root it needs nothing else; an ordinary user needs user namespaces, and gets one by unshare(1).
+# is isolated. As root, or as an ordinary user where the system allows user namespaces.
 set -eu
 naru=$(realpath "$1")
 
-if [ "$(id -u)" != 0 ] && [ "${NARU_DEMO_INSIDE-}" != 1 ]; then
-    if ! unshare --user --map-root-user --mount true 2>/dev/null; then
-        echo "demo: an ordinary user needs user namespaces, which this system does not allow; try it as root" >&2
-        exit 1
-    fi
-    echo "demo: not root: running inside a user namespace (unshare --map-root-user)"
-    NARU_DEMO_INSIDE=1 exec unshare --user --map-root-user --mount "$0" "$naru"
+rootless=''
+if [ "$(id -u)" != 0 ]; then
+    echo "demo: not root: a rootless container, whose root is $(id -un)"
+    rootless=--rootless
 fi
 
 busybox=$(command -v busybox || true)
 if [ -z "$busybox" ] || ldd "$busybox" >/dev/null 2>&1; then
-    if [ "${NARU_DEMO_INSIDE-}" != 1 ] && command -v apt-get >/dev/null; then
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         echo "demo: installing busybox-static for the container's root"
         { apt-get install -y -q busybox-static || { apt-get update -q && apt-get install -y -q busybox-static; }; } >/dev/null
         busybox=$(command -v busybox)
@@ -43,7 +40,7 @@ line() { printf '%-22s %s\n' "$1" "$2"; }
 line 'user' "$(id)"
 line 'host name' "$(hostname) (UTS namespace)"
 line 'process id' "$$ (pid namespace)"
-line 'network devices' "$(ls /sys/class/net 2>/dev/null | tr '\n' ' ')(network namespace)"
+line 'network devices' "$(ls /sys/class/net 2>/dev/null | tr '\n' ' ')"
 line 'mounts' "$(grep -c . /proc/self/mountinfo), none of the host's (mount namespace)"
 line 'devices' "$(cd /dev && echo *)"
 line 'capabilities' "$(grep CapEff /proc/self/status | cut -f2)"
@@ -54,7 +51,7 @@ line 'masked /proc/keys' "$(wc -c </proc/keys) bytes"
 END
 
 cd "$dir/bundle"
-"$naru" spec
+"$naru" spec $rootless
 # The default configuration as it is, but for the program.
 sed -i 's|"sh"|"/bin/sh", "/show.sh"|; s|"terminal": true|"terminal": false|' config.json
 echo "demo: $("$naru" --version | head -n 1): naru run $id"

@@ -11,6 +11,8 @@ naru=$repo/target/$target/release/naru
 suite_dir=$repo/runtime-tools-tests
 suite=$suite_dir/target/$target/release/suite
 passed=0 failed=0 skipped=0 broken=()
+# As the Makefile sets it: else the stages that call `make` would build again.
+export NARU_COMMIT=${NARU_COMMIT-$(git describe --always --dirty --abbrev=40 2>/dev/null)}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -82,27 +84,36 @@ stage format plain cargo fmt --check
 stage lint plain cargo clippy --all-targets -- -D warnings
 stage build plain hack/build.sh
 stage unit counts unit
+stage install counts hack/install-test.sh
+need jq jq || true
+stage supply counts hack/supply-test.sh
 
 stage suite-build plain sh -c "cd '$suite_dir' && cargo build --release --target $target"
 if [ "$(id -u)" != 0 ]; then
-    for name in suite-v1 suite-v2 suite-uml security-v1 security-v2 sweep-v1 sweep-v2; do skip "$name" "needs root"; done
+    for name in suite-v1 suite-v2 suite-uml suite-systemd suite-systemd-v1 security-v1 security-v2 sweep-v1 sweep-v2; do
+        skip "$name" "needs root"
+    done
 else
     export RUNTIME=$naru
     need criu criu || true # its tests skip without it
     stage suite-v1 counts "$suite" --view v1
     stage suite-v2 counts "$suite" --view v2
-    if [ ! -x "${LAB:=/var/tmp/naru-lab}/forky/usr/bin/linux.uml" ] && [ "${NARU_NO_LAB-}" != 1 ] && wanted suite-uml; then
+    if [ ! -x "${LAB:=/var/tmp/naru-lab}/forky/usr/bin/linux.uml" ] && [ "${NARU_NO_LAB-}" != 1 ] && { wanted suite-uml || wanted suite-systemd; }; then
         need mmdebstrap mmdebstrap && need patchelf patchelf && need jq jq && hack/lab.sh >"$work/lab.log" 2>&1
     fi
     export LAB
     stage suite-uml counts "$suite_dir/uml.sh" --timeout 900 "$suite" --view host
-    # This machine's distribution may have no CRIU; the lab has one.
-    if ! command -v criu >/dev/null && [ -x "$LAB/forky/usr/sbin/criu" ]; then
+    # This machine's distribution may have no CRIU, or one that is too old for its kernel; the lab has one.
+    if ! criu check >/dev/null 2>&1 && [ -x "$LAB/forky/usr/sbin/criu" ]; then
         for view in v1 v2; do
             stage "suite-criu-$view" counts hack/enter-lab.sh --cgroup $view --naru "$naru" --bind "$suite_dir:$suite_dir" \
                 "$LAB/forky" env RUNTIME=/usr/local/bin/naru "$suite" --view $view checkpoint/
         done
     fi
+    stage suite-systemd counts "$suite_dir/uml.sh" --systemd --timeout 600 \
+        env "RUNTIME=$naru" "$suite" --systemd --view host systemd/ resources/ update/ pause/ events/ kill/
+    stage suite-systemd-v1 counts "$suite_dir/uml.sh" --systemd=v1 --timeout 300 \
+        env "RUNTIME=$naru" "$suite" --systemd --view host systemd/ resources/ pause/
     need busybox busybox-static
     stage security-build plain sh -c "cd '$suite_dir/security' && cargo build --release --target $target"
     security=$suite_dir/security/target/$target/release/security

@@ -1,8 +1,12 @@
 #!/usr/bin/env bash
 # Engine smoke test: do Docker, containerd and Podman work with the runtime under test?
 #
-#   RUNTIME=naru|runc|crun|/path LAB=/var/tmp/naru-lab CGROUP=v1|v2|uml runtime-tools-tests/engines.sh [docker|containerd|podman]..
+#   RUNTIME=naru|runc|crun|/path LAB=/var/tmp/naru-lab CGROUP=v1|v2|uml LEAKS=N runtime-tools-tests/engines.sh [ENGINE..]
 #
+# ENGINE: docker, docker_more (restart policy, health, namespaces of others, builds, Compose, Swarm, userns-remap),
+# containerd, podman, podman_more (pods, user namespaces, buildah), podman_rootless, leaks (N containers, 20 by default,
+# created, exec'd into, stopped and deleted under Docker and containerd). Default: all but podman_rootless.
+# DOCKER_OPTIONS is more for dockerd, such as --userns-remap=default.
 # RUNTIME is a path on this machine or the name of a program in the lab (default: naru, the release binary of this
 # repository). CGROUP is a view of this machine's cgroups (hack/enter-lab.sh), or `uml` for pure v2 with controllers in
 # User-mode Linux (uml.sh). Runs in a lab root (hack/lab.sh), with daemons of its own, as root. Prints a line a check (`ok`,
@@ -23,7 +27,7 @@ image=localhost/busybox:lab
 check() {
     local title=$1 status=$2 regex=$3 output got
     shift 3
-    output=$(timeout -k 5 60 bash -c '"$@"' check "$@" 2>&1 </dev/null | tr -d '\0')
+    output=$(timeout -k 5 "${limit:-60}" bash -c '"$@"' check "$@" 2>&1 </dev/null | tr -d '\0')
     got=$?
     if [ "$got" = "$status" ] && grep -qE -- "$regex" <<<"$output"; then
         passed=$((passed + 1))
@@ -58,7 +62,7 @@ wait_until() {
 # ---- outside the lab -----------------------------------------------------------------------------------------------
 
 enter_lab() {
-    local root=${LAB:-/var/tmp/naru-lab}/forky runtime=${RUNTIME:-naru} options=() reason=
+    local root=${LAB:-/var/tmp/naru-lab}/forky runtime=${RUNTIME:-naru} options=() naru=() reason=
     [ -d "$root" ] || reason="no lab root $root (hack/lab.sh makes it)"
     [ "$(id -u)" = 0 ] || reason="needs root"
     if [ -n "$reason" ]; then
@@ -73,14 +77,16 @@ enter_lab() {
     */*)
         runtime=$(realpath -e "$runtime") || exit 1
         options+=(--bind "$runtime:/usr/local/bin/${runtime##*/}")
+        [ "${runtime##*/}" != naru ] || naru=(--naru "$runtime") # else enter-lab.sh puts its own there
         runtime=/usr/local/bin/${runtime##*/}
         ;;
     esac
     # The name makes this run's cgroups its own: several runs share the machine's hierarchies.
-    set -- env "RUNTIME=$runtime" "CGROUP_PARENT=naru-engines-$$" "$here/engines.sh" --inside "$@"
+    set -- env "RUNTIME=$runtime" "DOCKER_OPTIONS=${DOCKER_OPTIONS-}" "CGROUP_PARENT=naru-engines-$$" "LEAKS=${LEAKS:-20}" \
+        "$here/engines.sh" --inside "$@"
     case ${CGROUP-} in
     uml) exec "$here/uml.sh" --root "$root" --timeout 900 "${options[@]}" "$@" ;;
-    *) exec "$here/../hack/enter-lab.sh" ${CGROUP:+--cgroup "$CGROUP"} "${options[@]}" --bind "$here:$here" "$root" "$@" ;;
+    *) exec "$here/../hack/enter-lab.sh" ${CGROUP:+--cgroup "$CGROUP"} "${naru[@]}" "${options[@]}" --bind "$here:$here" "$root" "$@" ;;
     esac
 }
 
@@ -93,7 +99,8 @@ list_cgroups() {
 
 # What a container may leave: cgroups below this run's parent, mounts, the runtime's state, shims and monitors.
 list_leftovers() {
-    list_cgroups | grep "/$CGROUP_PARENT/" | grep -v '/conmon$' # Podman's own, for its monitors, stays
+    # The engines' own stay: Podman's for its monitors, Docker's for its builder.
+    list_cgroups | grep "/$CGROUP_PARENT/" | grep -vE '/(conmon|buildkit)$'
     # Mounts that belong to a container: its root, its network namespace (`default` is the host's), its /dev/shm.
     awk '$5 ~ /\/(rootfs|merged|netns\/.*|shm)$/ && $5 !~ /^\/dev|^\/run\/docker\/netns\/default$/ { print "mount " $5 }' /proc/self/mountinfo
     # One directory a container in the root that each engine gives the runtime; Podman leaves it the runtime's default.
@@ -149,6 +156,8 @@ make_images() {
     jq -n --arg layer "$layer.tar" --arg config "$config.json" --arg image "$image" \
         '[{Config: $config, RepoTags: [$image], Layers: [$layer]}]' >/tmp/images/archive/manifest.json
     tar -C /tmp/images/archive -cf /tmp/images/archive.tar .
+    jq -n '{defaultAction: "SCMP_ACT_ALLOW", syscalls: [{names: ["mkdir", "mkdirat"], action: "SCMP_ACT_ERRNO"}]}' \
+        >/tmp/images/no-mkdir.json
 }
 
 # Whether this layout can limit something: any v1 hierarchy of that name, or a v2 controller.
@@ -187,7 +196,11 @@ start_docker() {
         options+=(--iptables=false --ip6tables=false --bridge=none)
     fi
     iptables -t nat -X naru-probe >/dev/null 2>&1
-    dockerd "${options[@]}" >/tmp/dockerd.log 2>&1 &
+    # The daemon's own builder calls whatever is named runc.
+    mkdir -p /tmp/named
+    ln -sf "$runtime" /tmp/named/runc
+    # shellcheck disable=SC2086 # words are meant
+    PATH=/tmp/named:$PATH dockerd "${options[@]}" $DOCKER_OPTIONS >/tmp/dockerd.log 2>&1 &
     daemons+=($!)
     wait_until 30 docker version
 }
@@ -285,7 +298,7 @@ test_docker() {
         --security-opt no-new-privileges busybox sh -c 'echo $(id -u) $(awk "/CapBnd|NoNewPrivs/ { print \$2 }" /proc/self/status)'
     check "docker: --read-only, --tmpfs, -v" 0 '^no-root no-volume$' "${run[@]}" --read-only --tmpfs /tmp -v /tmp/images:/images:ro busybox \
         sh -c 'touch /tmp/a && test -f /images/rootfs.tar && echo $(touch /b 2>&- || echo no-root) $(touch /images/b 2>&- || echo no-volume)'
-    check "docker: --privileged" 0 '^Seccomp:[[:space:]]*0$' "${run[@]}" --privileged busybox grep Seccomp: /proc/self/status
+    check "docker: --privileged" 0 '^Seccomp:[[:space:]]*0$' "${run[@]}" --privileged --userns host busybox grep Seccomp: /proc/self/status
     check "docker: --hostname, --ulimit, --sysctl, --shm-size" 0 '^box 100 60 size=1024k$' "${run[@]}" --hostname box \
         --ulimit nofile=100:100 --sysctl net.ipv4.ip_unprivileged_port_start=60 --shm-size 1m busybox sh -c \
         'echo $(hostname) $(ulimit -n) $(cat /proc/sys/net/ipv4/ip_unprivileged_port_start) $(grep " /dev/shm " /proc/mounts | grep -o size=[0-9a-z]*)'
@@ -298,7 +311,7 @@ test_docker() {
     fi
     check "docker: pause, unpause, top" 0 '^paused running .*sleep 1000' joined docker_pause "${network[@]}"
     check "docker: run -d, exec, logs, stop, rm" 0 \
-        '^exec sees pid 1: sh -c.* exec as 1000 in /tmp with b a living container shows: cgroup mount process state  exec status 9 log: begun ended  stopped with 3 removed $' \
+        '^exec sees pid 1: sh -c.* exec as 1000 in /tmp with b a living container shows: cgroup mount process (state )? exec status 9 log: begun ended  stopped with 3 removed $' \
         joined docker_life "${network[@]}"
     if criu check >/dev/null 2>&1; then
         check "docker: checkpoint, start --checkpoint" 0 'first is exited the count goes on exec works' joined docker_checkpoint
@@ -476,11 +489,56 @@ test_podman() {
     podman_tested rm -af >/dev/null 2>&1
 }
 
+# ---- Podman as an ordinary user ------------------------------------------------------------------------------------
+
+# As a user with 65536 granted ids, of whom the lab knows nothing before.
+ordinary() {
+    (cd /home/ordinary && setpriv --reuid ordinary --regid ordinary --init-groups --inh-caps=-all env -i PATH="$PATH" \
+        HOME=/home/ordinary XDG_RUNTIME_DIR=/run/user/5000 PODMAN_IGNORE_CGROUPSV1_WARNING=1 \
+        podman --storage-driver vfs --cgroup-manager cgroupfs --runtime "$runtime" "$@")
+}
+
+ordinary_run() {
+    ordinary run --rm --log-driver k8s-file --network none "$@"
+}
+
+ordinary_life() {
+    ordinary run -d --log-driver k8s-file --network none --name life "$image" sh -c 'echo begun; sleep 1000' >/dev/null || return
+    ordinary exec life sh -c 'echo "exec as $(id -u) sees pid 1: $(tr "\0" " " </proc/1/cmdline)"'
+    ordinary exec life sh -c 'exit 9'
+    echo "exec status $?"
+    ordinary kill life >/dev/null && ordinary wait life
+    ordinary rm life >/dev/null && echo removed
+}
+
+test_podman_rootless() {
+    useradd --create-home --uid 5000 --add-subids-for-system ordinary 2>/dev/null || useradd --create-home --uid 5000 ordinary
+    grep -q ordinary /etc/subuid || echo ordinary:500000:65536 | tee -a /etc/subuid >>/etc/subgid
+    install -d -o ordinary -m 0700 /run/user/5000
+    check "podman rootless: load an image" 0 "$image" ordinary load -i /tmp/images/archive.tar
+    check "podman rootless: run" 0 '^hello from 1 as 0$' ordinary_run "$image" sh -c 'echo hello from $$ as $(id -u)'
+    check "podman rootless: run carries the status" 7 '' ordinary_run "$image" sh -c 'exit 7'
+    check "podman rootless: maps" 0 '^0 5000 1 1 [0-9]+ 65536 $' joined ordinary_run "$image" sh -c 'echo $(cat /proc/self/uid_map)'
+    check "podman rootless: --userns=keep-id" 0 '^5000$' ordinary_run --userns keep-id "$image" id -u
+    check "podman rootless: --userns=auto" 0 '^0 1 1000$' ordinary_run --userns auto:size=1000 "$image" sh -c 'echo $(cat /proc/self/uid_map)'
+    check "podman rootless: --user, --group-add" 0 '^5 6 7' ordinary_run --user 5:6 --group-add 7 "$image" sh -c 'echo $(id -u) $(id -G)'
+    check "podman rootless: --pid=host" 0 '^fine$' ordinary_run --pid host "$image" echo fine
+    check "podman rootless: --network=host" 0 '^fine$' ordinary run --rm --log-driver k8s-file --network host "$image" echo fine
+    check "podman rootless: --privileged" 0 '^Seccomp:[[:space:]]*0$' ordinary_run --privileged "$image" grep Seccomp: /proc/self/status
+    check "podman rootless: --read-only, --tmpfs, -v" 0 '^no-root no-volume$' ordinary_run --read-only --tmpfs /x -v /tmp/images:/images:ro "$image" \
+        sh -c 'touch /x/a && test -f /images/rootfs.tar && echo $(touch /b 2>&- || echo no-root) $(touch /images/b 2>&- || echo no-volume)'
+    check "podman rootless: run -t has a terminal" 0 'a terminal' script -qec "$(declare -f ordinary ordinary_run); ordinary_run -t $image sh -c 'test -t 0 && echo a terminal'" /dev/null
+    check "podman rootless: run -d, exec, kill, rm" 0 '^exec as 0 sees pid 1: s[hl].* exec status 9 137 removed $' joined ordinary_life
+    check "podman rootless: no container stays" 0 '^$' ordinary ps -aq
+}
+
 # --------------------------------------------------------------------------------------------------------------------
 
 [ "${1-}" = --inside ] || enter_lab "$@"
+# shellcheck source=runtime-tools-tests/engines-more.sh
+. "$here/engines-more.sh"
 shift
-[ $# -gt 0 ] || set -- docker containerd podman
+[ $# -gt 0 ] || set -- docker docker_more containerd podman podman_more leaks
 runtime=$(command -v "$RUNTIME") || {
     echo "engines: no $RUNTIME in the lab" >&2
     exit 1

@@ -1,12 +1,17 @@
 #!/usr/bin/env bash
 # Runs a command on pure cgroup v2 with every controller, in User-mode Linux: a kernel that runs as a process.
 #
-#   runtime-tools-tests/uml.sh [--root DIR] [--bind SOURCE:TARGET].. [--timeout SECONDS] [--memory SIZE] [--lsm NAMES] CMD [ARG..]
+#   runtime-tools-tests/uml.sh [--systemd[=v1]] [--root DIR] [--bind SOURCE:TARGET].. [--timeout SECONDS] [--memory SIZE]
+#       [--lsm NAMES] CMD [ARG..]
 #
 # The command sees this machine's files (or those of DIR, such as the lab root of hack/lab.sh) and may change them as it
 # likes: changes stay in memory and end with it. This repository is in its place, read-only, and the working directory.
 # /proc, /sys, /dev, /run, /tmp and the engines' storage are fresh. It runs as root, without input; its output and its status
 # are ours. Else the status is 124 when the deadline passed (default: 300 s), 125 when the kernel did not get to the end.
+#
+# With --systemd the root's systemd is the first process, with a message bus, and the command is a service of it (default
+# root: the lab's, whose systemd is new). --systemd=v1 has it use the hierarchies of cgroup v1, which only systemd before
+# 258 can (default root: the machine's); this kernel has cpu, cpuacct, blkio, devices, freezer, net_cls and pids there.
 #
 # On the machine nothing is touched: the kernel's process has mount and pid namespaces of its own, where all but a scratch
 # directory is read-only. The kernel is the lab's ($LAB, hack/lab.sh) or else the machine's package user-mode-linux; Linux 6.1
@@ -25,9 +30,11 @@ skip() {
 }
 
 boot() {
-    local root=/ binds=() seconds=300 memory=2G lsm= status=0
+    local root= binds=() seconds=300 memory=2G lsm= status=0 first=command
     while [ $# -gt 0 ]; do
         case $1 in
+        --systemd) first=systemd && shift ;;
+        --systemd=v1) first=systemd-v1 && shift ;;
         --root) root=$(realpath -e "${2-}") && shift 2 ;;
         --bind) binds+=("$(realpath -e "${2%%:*}"):${2#*:}") && shift 2 ;;
         --timeout) seconds=${2-} && shift 2 ;;
@@ -48,11 +55,21 @@ boot() {
     elif [ ! -x /usr/bin/linux.uml ]; then
         skip "no linux.uml: neither hack/lab.sh nor the package user-mode-linux"
     fi
+    if [ "$first" = systemd ] && [ "$home" != / ]; then
+        root=${root:-$home}
+    fi
+    root=${root:-/}
+    if [ $first != command ] && { [ ! -x "$root/lib/systemd/systemd" ] || [ ! -e "$root/usr/bin/dbus-daemon" ]; }; then
+        skip "no systemd with a message bus in $root"
+    fi
+    if [ $first = systemd-v1 ] && [ "$("$root/lib/systemd/systemd" --version | awk 'NR == 1 { print $2 }')" -ge 258 ]; then
+        skip "the systemd of $root has no cgroup v1"
+    fi
 
     scratch=$(mktemp -d /tmp/naru-uml.XXXXXX)
     trap 'rm -rf --one-file-system "$scratch"' EXIT
     printf '%s\0' "$@" >"$scratch/command"
-    printf '%s\0' "$home" "$root" "$repository:$repository" "${binds[@]}" >"$scratch/places"
+    printf '%s\0' "$first" "$home" "$root" "$repository:$repository" "${binds[@]}" >"$scratch/places"
 
     # unshare --fork holds back SIGTERM, hence SIGKILL; the pid namespace ends with it, and with that all its processes.
     # seccomp=on: processes run under a filter instead of ptrace; containers start 1.4 to 1.9 times as fast.
@@ -113,7 +130,7 @@ bind_readonly() {
 }
 
 inside() {
-    local new=/mnt/new directory bind modules status=0 command places
+    local new=/mnt/new directory bind modules status=0 command places first
     export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb
     mount -t proc proc /proc
     mount -t tmpfs -o mode=755 memory /mnt
@@ -121,6 +138,7 @@ inside() {
     mount -t hostfs -o "$scratch" scratch /mnt/scratch
     mapfile -d '' command </mnt/scratch/command
     mapfile -d '' places </mnt/scratch/places
+    first=${places[0]} places=("${places[@]:1}")
     exec 9>/mnt/scratch/status
     modules=/usr/lib/uml/modules/$(uname -r)
 
@@ -129,8 +147,12 @@ inside() {
     mount -t proc proc $new/proc
     mount -t sysfs sysfs $new/sys
     mount -t securityfs securityfs $new/sys/kernel/security || true # with --lsm apparmor
-    mount -t cgroup2 cgroup2 $new/sys/fs/cgroup
-    sed 's/[^ ]*/+&/g' $new/sys/fs/cgroup/cgroup.controllers >$new/sys/fs/cgroup/cgroup.subtree_control
+    if [ "$first" != systemd-v1 ]; then
+        mount -t cgroup2 cgroup2 $new/sys/fs/cgroup
+    fi
+    if [ "$first" = command ]; then
+        sed 's/[^ ]*/+&/g' $new/sys/fs/cgroup/cgroup.controllers >$new/sys/fs/cgroup/cgroup.subtree_control
+    fi
     mount -t devtmpfs devtmpfs $new/dev
     mkdir -p $new/dev/pts $new/dev/shm $new/dev/mqueue
     mount -t devpts -o ptmxmode=666,gid=5 devpts $new/dev/pts
@@ -150,20 +172,65 @@ inside() {
         bind_readonly "${bind%%:*}" "$new${bind#*:}"
     done
 
+    if [ "$first" != command ]; then
+        # The status goes through the scratch directory, which this process leaves to the command's service.
+        mkdir $new/run/uml
+        mount --bind /mnt/scratch $new/run/uml
+    fi
     cd $new
     pivot_root . mnt
     hash -r
     umount -l /mnt
     ip link set lo up
     stty -F /dev/ttyS0 raw -echo
+    if [ "$first" != command ]; then
+        exec 9>&-
+        become_systemd "$first"
+    fi
     cd "$repository"
     # setsid, so that a command that wants a controlling terminal can take one.
     setsid -w "${command[@]}" </dev/null >/dev/ttyS0 2>&1 9>&- || status=$?
     echo "$status" >&9
     exec 9>&-
+    power_off
+}
+
+power_off() {
     sync
     echo o >/proc/sysrq-trigger
     sleep 60
+}
+
+# Only what the tests need is started: neither udev nor the journal, and no waiting for what the default target wants.
+become_systemd() {
+    local units=/run/systemd/system unit arguments=(--unit=uml.target --show-status=false --log-target=null)
+    local early=$'[Unit]\nDefaultDependencies=no'
+    mkdir -p $units
+    for unit in dbus.socket dbus.service user@.service user-runtime-dir@.service systemd-logind.service; do
+        mkdir -p "$units/$unit.d"
+        echo "$early" >"$units/$unit.d/uml.conf"
+    done
+    printf '%s\n' "$early" 'Requires=dbus.socket uml.service' >$units/uml.target
+    printf '%s\n' "$early" 'Requires=dbus.socket' 'After=dbus.socket' '[Service]' 'Type=oneshot' 'Delegate=yes' \
+        'TimeoutStartSec=infinity' 'StandardInput=null' "ExecStart=$BASH $self --serve" >$units/uml.service
+    if [ "$1" = systemd-v1 ]; then
+        arguments+=(--system)
+        export SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1 \
+            SYSTEMD_PROC_CMDLINE="systemd.unified_cgroup_hierarchy=0 systemd.legacy_systemd_cgroup_controller=1"
+    fi
+    mkdir -p /run/dbus
+    exec /lib/systemd/systemd "${arguments[@]}" </dev/null >/dev/null 2>&1
+}
+
+# The command as a service of systemd.
+serve() {
+    local command status=0
+    export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb
+    mapfile -d '' command </run/uml/command
+    cd "$repository"
+    setsid -w "${command[@]}" </dev/null >/dev/ttyS0 2>&1 || status=$?
+    echo "$status" >/run/uml/status
+    power_off
 }
 
 case ${1-} in
@@ -176,5 +243,6 @@ case ${1-} in
     scratch=$2
     inside
     ;;
+--serve) serve ;;
 *) boot "$@" ;;
 esac

@@ -27,7 +27,7 @@ pub fn load(dir: Option<&Path>) -> Result<Bundle> {
         None => here,
     };
     let config = dir.join("config.json");
-    let spec: Spec = read_json(&config).map_err(|error| {
+    let mut spec: Spec = read_json(&config).map_err(|error| {
         match error.downcast_ref::<std::io::Error>().map(std::io::Error::kind) {
             Some(std::io::ErrorKind::NotFound) => {
                 anyhow::anyhow!("JSON specification file config.json not found: {}", config.display())
@@ -41,6 +41,11 @@ pub fn load(dir: Option<&Path>) -> Result<Bundle> {
         && read_json::<serde_json::Value>(&config)?.pointer("/process/ioPriority/class").is_none()
     {
         bail!("/process/ioPriority/class: is required");
+    }
+    if let Some(resources) = spec.linux_mut().as_mut().and_then(|linux| linux.resources_mut().as_mut())
+        && json::has_unclear_limit(resources)
+    {
+        json::set_explicit_limit(resources, &read_json(&config)?, "/linux/resources/pids/limit");
     }
     let rootfs = match spec.root() {
         Some(root) if !root.path().as_os_str().is_empty() => normal(&dir.join(root.path())),

@@ -28,6 +28,7 @@ pub fn failure(failure: &Failure, plan: &Plan, hooks: Option<&Hooks>) -> Error {
         let source = match at.map(|mount| &mount.kind) {
             Some(crate::plan::mounts::Kind::Bind(bind)) => bind.source.to_string_lossy().into_owned(),
             Some(crate::plan::mounts::Kind::Filesystem(fs)) => fs.fstype.to_string_lossy().into_owned(),
+            Some(crate::plan::mounts::Kind::Remount(_)) => "remount".into(),
             _ => "cgroup".into(),
         };
         let log = if failure.text.is_empty() { String::new() } else { format!(" ({})", failure.text) };
@@ -120,7 +121,8 @@ fn process_step(failure: &Failure, process: &Process) -> String {
         Step::Find if failure.errno == Errno::ENOENT => format!("exec: {program:?}: {NOT_IN_PATH}"),
         Step::Find => format!("exec: {program:?}: {why}"),
         Step::Exec => format!("exec {program}: {why}"),
-        Step::JoinCgroup => format!("join the cgroup: {why}"),
+        // The words are runc's; the process writes 0, which means itself.
+        Step::JoinCgroup => format!("error adding pid 0 to cgroups: {why}"),
         Step::UserNamespace => format!("/linux/uidMappings: become root in the user namespace: {why}"),
         Step::TimeNamespace => format!("/linux/timeOffsets: make the time namespace: {why}"),
         Step::NewNamespace => format!("/linux/namespaces: make a namespace: {why}"),
@@ -177,6 +179,7 @@ fn process_step(failure: &Failure, process: &Process) -> String {
         Step::CloseFds => format!("close descriptors: {why}"),
         Step::PreservedFd => format!("unable to stat preserved-fd {index}: {why}"),
         Step::Gate => format!("wait for the runtime: {why}"),
+        Step::Root => format!("enter the container's root: {why}"),
         other => format!("{other:?} {index}: {why}"),
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! All but [`list_for_object`] run only once parsing has failed, so they may take their time.
 
+use oci_spec::runtime::{LinuxPids, LinuxResources};
+
 /// The JSON pointer of the innermost value that holds or ends at the byte `offset` of `text`; empty at the top.
 pub fn pointer_at(text: &[u8], offset: usize) -> String {
     let mut path: Vec<Step> = Vec::new();
@@ -134,6 +136,21 @@ pub fn list_for_object(text: &[u8]) -> Option<usize> {
         }
     }
     None
+}
+
+/// Is `pids.limit` 0 here, which the crate that parses it also says of one that is absent?
+pub fn has_unclear_limit(resources: &LinuxResources) -> bool {
+    resources.pids().as_ref().is_some_and(|pids| pids.limit() == 0)
+}
+
+/// A limit of 0 processes that was really asked for (since version 1.3 of the specification) becomes 1: systemd takes no
+/// 0, and none could be there anyway. `json` is what was parsed, and `pointer` where in it the limit would be.
+pub fn set_explicit_limit(resources: &mut LinuxResources, json: &serde_json::Value, pointer: &str) {
+    if json.pointer(pointer).is_some_and(|limit| limit.as_i64() == Some(0)) {
+        let mut pids = LinuxPids::default();
+        pids.set_limit(1);
+        resources.set_pids(Some(pids));
+    }
 }
 
 enum Step {

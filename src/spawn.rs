@@ -113,6 +113,8 @@ pub struct Guard {
     resctrl: Option<Group>,
     /// Interfaces that were moved into the container: on an error they come back.
     net_devices: Option<net::Devices>,
+    /// Without a mount namespace: the root filesystem, and the mount it lay on before.
+    root: Option<(CString, u64)>,
     /// Run at the end if any other hook has run: they clean up after those.
     poststop: Vec<Hook>,
     hook_state: HookState,
@@ -120,6 +122,18 @@ pub struct Guard {
 }
 
 impl Guard {
+    /// The systemd driver: has the cgroup made around the process.
+    pub fn make_unit(&mut self, cgroup: &cgroup::Live, pid: i32) -> Result<()> {
+        cgroup.start_unit(pid)?;
+        self.cgroup = Some(cgroup.record().clone());
+        cgroup.fill_unit(pid)
+    }
+
+    /// Is there a cgroup to remove?
+    pub fn has_cgroup(&self) -> bool {
+        self.cgroup.is_some()
+    }
+
     /// The state directory.
     pub fn dir(&self) -> Result<&Dir> {
         self.dir.as_ref().context("the state directory is gone")
@@ -146,6 +160,9 @@ impl Drop for Guard {
         self.net_devices = None;
         if let Some(group) = self.resctrl.take() {
             group.undo();
+        }
+        if let Some((rootfs, before)) = &self.root {
+            let _ = state::unmount_root(rootfs, *before);
         }
         if let Some(record) = self.cgroup.take() {
             let _ = record.remove();
@@ -267,6 +284,10 @@ pub fn begin(store: &Store, request: &Request, plan: &Plan) -> Result<Begun> {
         agent: plan.process.seccomp.as_ref().and_then(|filter| filter.agent.clone()),
         no_process: spec.process().is_none(),
         personality: plan.process.personality,
+        root_mount: match plan.namespaces.private(libc::CLONE_NEWNS) {
+            true => None,
+            false => Some(fs::mount_id(&plan.rootfs).context("look at the root filesystem")?),
+        },
         cgroup: cgroup_plan.record(),
         resctrl: match &plan.intel_rdt {
             Some(rdt) => Some(Group::find(rdt, &request.id)?),
@@ -281,6 +302,7 @@ pub fn begin(store: &Store, request: &Request, plan: &Plan) -> Result<Begun> {
         child: None,
         resctrl: None,
         net_devices: None,
+        root: container.root_mount.map(|before| (plan.rootfs.clone(), before)),
         poststop: container.poststop.clone(),
         hook_state: container.for_hooks(),
         hooks_ran: false,
@@ -300,7 +322,8 @@ pub fn begin(store: &Store, request: &Request, plan: &Plan) -> Result<Begun> {
     // On an error it has removed what it made; what was there before is not ours.
     let cgroup = cgroup_plan.create()?;
     container.cgroup = cgroup.record().clone();
-    guard.cgroup = Some(container.cgroup.clone());
+    // A unit of systemd is ours once it was made around the init process.
+    guard.cgroup = (!cgroup.is_pending()).then(|| container.cgroup.clone());
     if container.cgroup.hierarchies.is_empty() && !plan.namespaces.private(libc::CLONE_NEWPID) {
         log::warn(
             "Creating a rootless container with no cgroup and no private pid namespace. Such configuration is strongly \
@@ -371,10 +394,12 @@ pub fn finish(
     let (pid, pidfd) = guard.child.take().context("the init process is gone")?;
     let dir = guard.dir.take().context("the state directory is gone")?;
     guard.cgroup = None;
+    let root = guard.root.take();
     let started = Started { dir, state: container, pidfd, home_network, notify };
     if let Err(error) = announce(request, &started, pid) {
         // The caller will not know the container: undo it like any other failure.
         guard.child = Some((pid, started.pidfd));
+        guard.root = root;
         guard.cgroup = Some(started.state.cgroup);
         guard.dir = Some(started.dir);
         return Err(error);
@@ -386,10 +411,11 @@ pub fn finish(
     Ok(started)
 }
 
-fn cgroup_options(request: &Request, plan: &Plan) -> cgroup::Options {
+fn cgroup_options<'a>(request: &'a Request, plan: &Plan) -> cgroup::Options<'a> {
     let driver = if request.systemd { cgroup::Driver::Systemd } else { cgroup::Driver::Cgroupfs };
-    let owner = cgroup::owner(&request.bundle.spec, &plan.maps);
-    cgroup::Options { driver, owner, rootless: request.rootless }
+    let spec = &request.bundle.spec;
+    let owner = cgroup::owner(spec, &plan.maps);
+    cgroup::Options { driver, owner, rootless: request.rootless, annotations: spec.annotations().as_ref() }
 }
 
 fn hide() -> Result<()> {
@@ -421,6 +447,7 @@ impl Launch<'_> {
             other_end: wire.as_fd(),
             gate: self.gate.as_ref().map(OwnedFd::try_clone).transpose().context("copy a descriptor")?,
             cgroups: self.cgroup.join_files(into_cgroup)?,
+            moved: self.cgroup.is_pending(),
             proc: None,
             idmaps: &self.idmaps,
             cgroup_view: self.cgroup.view()?,
@@ -449,13 +476,23 @@ impl Launch<'_> {
             devices.move_into(&self.plan.net_devices, file.as_fd())?;
         }
         let target = if into_cgroup { self.cgroup.clone_into() } else { None };
-        guard.child = Some(clone_child(self.plan, target, child)?);
+        guard.child = match clone_child(self.plan, target, child) {
+            // No clone into a cgroup on this kernel, or through the filter around us.
+            Err(error) if into_cgroup && error.downcast_ref() == Some(&Errno::EOPNOTSUPP) => {
+                return Ok(false);
+            }
+            other => Some(other?),
+        };
         if self.plan.namespaces.needs_middle()
             && let Some(frame) = adopt_init(guard, &wire)?
         {
             return self.ended(frame, guard, into_cgroup);
         }
         let pid = guard.child.as_ref().map_or(0, |child| child.0);
+        if self.cgroup.is_pending() {
+            guard.make_unit(self.cgroup, pid)?;
+            wire.send(Kind::CgroupReady).context(TELL)?;
+        }
         if let Some(group) = &guard.resctrl {
             group.enter(pid)?;
         }

@@ -87,6 +87,9 @@ pub struct State {
     /// Who answers for the calls of `SCMP_ACT_NOTIFY` rules.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<Box<Agent>>,
+    /// Without a mount namespace: the mount on which the root filesystem lay before the container was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root_mount: Option<u64>,
     /// Where its cgroup is.
     pub cgroup: cgroup::Record,
     /// Its resource control group (`linux.intelRdt`).
@@ -451,6 +454,18 @@ impl State {
         Ok((status, Some(init)))
     }
 
+    /// Takes the root off again that a container without a mount namespace has left in the runtime's, with all that is
+    /// mounted below. What lies there and was there before stays.
+    pub fn unmount_root(&self) -> Result<()> {
+        match self.root_mount {
+            Some(before) => {
+                let rootfs = crate::plan::c_path(&self.rootfs, "/root/path")?;
+                unmount_root(&rootfs, before).with_context(|| format!("unmount {}", self.rootfs.display()))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// What hooks are told.
     pub fn for_hooks(&self) -> crate::hooks::HookState {
         crate::hooks::HookState {
@@ -459,6 +474,15 @@ impl State {
             bundle: self.bundle.to_string_lossy().into_owned(),
             annotations: self.annotations.clone(),
         }
+    }
+}
+
+/// Detaches what is mounted on `rootfs` since its mount was `before`.
+pub fn unmount_root(rootfs: &CStr, before: u64) -> crate::sys::Result<()> {
+    match fs::mount_id(rootfs) {
+        Ok(now) if now != before => crate::sys::mount::detach(rootfs),
+        Ok(_) | Err(Errno::ENOENT) => Ok(()),
+        Err(errno) => Err(errno),
     }
 }
 

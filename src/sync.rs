@@ -5,6 +5,8 @@
 //!   clone3 ────────────────────────────────▶ joins cgroups and namespaces, mounts
 //!   ◀───────────────────────── Born{pid} ──   } only if namespaces are joined before a user namespace:
 //!                                            } a process in the middle has made the child, and ends
+//!   systemd makes the cgroup                 } only with the systemd driver; the child
+//!   ── CgroupReady ────────────────────────▶ } waits before anything else
 //!   writes the maps of a user namespace       } only with a new user namespace, which owns the other
 //!   ── Mapped ─────────────────────────────▶ } namespaces: then there is no NetworkReady
 //!   makes the network namespace
@@ -60,9 +62,11 @@ pub enum Kind {
     Listener,
     /// The agent has it.
     ListenerTaken,
+    /// systemd has moved the child to its cgroup, which has its limits.
+    CgroupReady,
 }
 
-const KINDS: [Kind; 11] = [
+const KINDS: [Kind; 12] = [
     Kind::NetworkReady,
     Kind::MountsDone,
     Kind::HooksDone,
@@ -74,6 +78,7 @@ const KINDS: [Kind; 11] = [
     Kind::NeedSource,
     Kind::Listener,
     Kind::ListenerTaken,
+    Kind::CgroupReady,
 ];
 
 /// A step of the init stage, for errors.

@@ -25,7 +25,10 @@ impl<'a> Bundle<'a> {
         fs::create_dir(&dir)?;
         fill_rootfs(&dir.join("rootfs"), &cx.probe)?;
         let mut config = default_config();
-        config["linux"]["cgroupsPath"] = json!(format!("{}/{}", cx.cgroup, cx.id()));
+        config["linux"]["cgroupsPath"] = json!(match cx.systemd {
+            true => format!("system.slice:suite:{}", cx.id()),
+            false => format!("{}/{}", cx.cgroup, cx.id()),
+        });
         Ok(Bundle { cx, dir, config })
     }
 

@@ -131,11 +131,15 @@ fn directories(dir: &Path, out: &mut Vec<PathBuf>) {
 }
 
 /// Every directory under `path` in every tree, and every directory anywhere at the top whose name contains `mark`.
-pub fn list(path: &str, mark: &str) -> Result<Vec<PathBuf>> {
+pub fn list(path: Option<&str>, mark: &str) -> Result<Vec<PathBuf>> {
     let mut out = vec![];
     for tree in trees()? {
-        directories(&tree.mount.join(path.trim_start_matches('/')), &mut out);
-        for entry in fs::read_dir(&tree.mount).into_iter().flatten().flatten() {
+        if let Some(path) = path {
+            directories(&tree.mount.join(path.trim_start_matches('/')), &mut out);
+        }
+        // Scopes of the systemd driver are in a slice, mostly.
+        let slice = fs::read_dir(tree.mount.join("system.slice"));
+        for entry in fs::read_dir(&tree.mount).into_iter().chain(slice).flatten().flatten() {
             let name = entry.file_name();
             if name.to_string_lossy().contains(mark) && entry.file_type().is_ok_and(|t| t.is_dir()) {
                 out.push(entry.path());

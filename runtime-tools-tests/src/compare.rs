@@ -149,6 +149,7 @@ pub fn differences(cx: &Cx, make: impl Fn(&Cx) -> Result<PathOrBundle>) -> Resul
     let reference = cx.reference.clone().context("no REFERENCE")?;
     for runtime in [cx.runtime.clone(), reference] {
         let other = Cx {
+            systemd: cx.systemd,
             dir: cx.dir.clone(),
             root: cx.path(&format!("root.{}", seen.len())),
             runtime,

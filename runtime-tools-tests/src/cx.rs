@@ -60,6 +60,8 @@ pub struct Cx {
     pub reference: Option<PathBuf>,
     /// cgroups as shown.
     pub view: View,
+    /// Every command gets `--systemd-cgroup`.
+    pub systemd: bool,
     /// Own cgroup directory in every tree, from the tree's root.
     pub cgroup: String,
     /// Part of every id, unlike any of another test.
@@ -96,6 +98,9 @@ impl Cx {
     /// A command of the runtime with `--root` in front.
     pub fn cmd<S: AsRef<str>>(&self, args: &[S]) -> Cmd<'_> {
         let mut all = vec!["--root".to_string(), self.root.display().to_string()];
+        if self.systemd {
+            all.push("--systemd-cgroup".into());
+        }
         all.extend(args.iter().map(|a| a.as_ref().to_string()));
         Cmd::new(self, &all)
     }
@@ -112,7 +117,7 @@ impl Cx {
 
     /// Everything that could be left behind, as it is now.
     pub fn snapshot(&self) -> Result<Snapshot> {
-        snapshot(&self.cgroup, &self.mark, &self.root)
+        snapshot(&self.cgroup, &self.mark, &self.root, self.systemd)
     }
 
     /// Fails when anything was left since `before`.
@@ -125,6 +130,15 @@ impl Cx {
     /// True under a tree of cgroup v2 only.
     pub fn unified(&self) -> bool {
         crate::cgroup::unified()
+    }
+
+    /// Skips unless the systemd driver is asked for, or (`false`) where it is.
+    pub fn need_systemd(&self, wanted: bool) -> Result<()> {
+        match (self.systemd, wanted) {
+            (true, false) => skip("cgroupfs driver only"),
+            (false, true) => skip("no systemd here: uml.sh --systemd suite --systemd"),
+            _ => Ok(()),
+        }
     }
 
     /// Skips where no tree has the controller.

@@ -16,17 +16,23 @@ pub struct Snapshot {
     processes: BTreeSet<String>,
     states: BTreeSet<String>,
     shm: BTreeSet<String>,
+    units: BTreeSet<String>,
 }
 
 /// The picture now. `mark` is a part of every container id of this test, `base` its cgroup directory, `root` its state root.
-pub fn snapshot(base: &str, mark: &str, root: &Path) -> Result<Snapshot> {
+pub fn snapshot(base: &str, mark: &str, root: &Path, systemd: bool) -> Result<Snapshot> {
     Ok(Snapshot {
         mounts: mounts()?,
-        cgroups: cgroup::list(base, mark)?.iter().map(|p| p.display().to_string()).collect(),
-        processes: processes()?,
+        // systemd may take empty directories away that are not its own.
+        cgroups: cgroup::list(if systemd { None } else { Some(base) }, mark)?
+            .iter()
+            .map(|p| p.display().to_string())
+            .collect(),
+        processes: processes(systemd)?,
         // crun keeps `.empty-directory` there for all its containers.
         states: names(root).into_iter().filter(|n| !n.starts_with('.')).collect(),
         shm: names(Path::new("/dev/shm")),
+        units: if systemd { units(mark)? } else { BTreeSet::new() },
     })
 }
 
@@ -42,6 +48,7 @@ pub fn difference(before: &Snapshot, after: &Snapshot) -> Vec<String> {
     one("process", &before.processes, &after.processes);
     one("state", &before.states, &after.states);
     one("/dev/shm file", &before.shm, &after.shm);
+    one("unit", &before.units, &after.units);
     out
 }
 
@@ -61,14 +68,31 @@ fn mounts() -> Result<BTreeSet<String>> {
     Ok(set)
 }
 
+/// Units of this test, once systemd has had half a second to forget those that are done.
+fn units(mark: &str) -> Result<BTreeSet<String>> {
+    let end = Instant::now() + Duration::from_millis(500);
+    loop {
+        let left = crate::unit::with_mark(mark)?;
+        if left.is_empty() || Instant::now() > end {
+            return Ok(left.into_iter().collect());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// Processes of this pid namespace but the namespace's init and ourselves. Zombies of ours are reaped first; others get
 /// up to half a second to end, because an exit that nobody waits for is no leak.
-fn processes() -> Result<BTreeSet<String>> {
+/// `children`: in a pid namespace with others, where all that runtimes leave behind are children of this subreaper.
+fn processes(children: bool) -> Result<BTreeSet<String>> {
     let end = Instant::now() + Duration::from_millis(500);
     loop {
         reap();
         let mut left = BTreeSet::new();
-        for name in names(Path::new("/proc")) {
+        let all = match children {
+            true => fs::read_to_string("/proc/thread-self/children").unwrap_or_default(),
+            false => names(Path::new("/proc")).into_iter().collect::<Vec<_>>().join(" "),
+        };
+        for name in all.split_whitespace() {
             let Ok(pid) = name.parse::<u32>() else { continue };
             if pid == 1 || pid == std::process::id() {
                 continue;

@@ -1,6 +1,8 @@
-//! Black-box suite for OCI runtimes. `RUNTIME=path suite [--view v1|v2|host] [--jobs N] [--list] [--times] [--verbose] [FILTER..]`
+//! Black-box suite for OCI runtimes.
+//! `RUNTIME=path suite [--view v1|v2|host] [--systemd] [--jobs N] [--list] [--times] [--verbose] [FILTER..]`
 //! runs the tests whose names contain a filter; `REFERENCE=path suite compare` prints what containers see differently
-//! under two runtimes. Prints a line a test and counts; exit 1 when a test failed. Needs root.
+//! under two runtimes. With `--systemd` every container is made by the systemd cgroup driver, which must run
+//! here. Prints a line a test and counts; exit 1 when a test failed. Needs root.
 
 mod bundle;
 mod cgroup;
@@ -13,6 +15,7 @@ mod stage;
 mod sys;
 mod terminal;
 mod tests;
+mod unit;
 
 use anyhow::{Context, Result, bail, ensure};
 use cx::View;
@@ -29,6 +32,7 @@ use tests::Test;
 
 struct Options {
     view: View,
+    systemd: bool,
     jobs: usize,
     list: bool,
     verbose: bool,
@@ -56,6 +60,7 @@ fn options(args: &[String]) -> Result<Options> {
     let default = if cgroup::unified() { View::Host } else { View::V1 };
     let mut o = Options {
         view: default,
+        systemd: false,
         jobs: 2,
         list: false,
         verbose: false,
@@ -75,6 +80,7 @@ fn options(args: &[String]) -> Result<Options> {
                 }
             }
             "--jobs" => o.jobs = args.next().context("--jobs N")?.parse().context("--jobs N")?,
+            "--systemd" => o.systemd = true,
             "--list" => o.list = true,
             "--verbose" => o.verbose = true,
             "--times" => o.times = true,
@@ -150,6 +156,7 @@ fn supervise(o: &Options) -> Result<i32> {
         None => None,
     };
     ensure!(!o.compare || reference.is_some(), "compare needs REFERENCE=path");
+    ensure!(!o.systemd || Path::new("/run/systemd/system").is_dir(), "--systemd: no systemd runs here");
     let configs = configs()?;
     stage::enter_view(o.view)?;
 
@@ -167,13 +174,16 @@ fn supervise(o: &Options) -> Result<i32> {
         View::V2 => "v2",
         View::Host => "host",
     };
-    println!("# {} ({kind}), view {view}", runtime.display());
+    let driver = if o.systemd { ", systemd" } else { "" };
+    println!("# {} ({kind}), view {view}{driver}", runtime.display());
     let tests = chosen(o);
     let next = AtomicUsize::new(0);
     let counts = Mutex::new([0usize; 4]);
     let start = Instant::now();
     std::thread::scope(|scope| {
-        for _ in 0..o.jobs.max(1) {
+        // One after the other where a test has systemd reload.
+        let jobs = if o.systemd { 1 } else { o.jobs.max(1) };
+        for _ in 0..jobs {
             scope.spawn(|| {
                 loop {
                     let n = next.fetch_add(1, Ordering::Relaxed);
@@ -184,7 +194,7 @@ fn supervise(o: &Options) -> Result<i32> {
                         "cgroup": format!("{base}/t{n}"),
                         "cgroup_home": "/",
                         "mark": format!("s{own}t{n}"),
-                        "runtime": runtime, "kind": kind, "reference": reference, "view": view,
+                        "runtime": runtime, "kind": kind, "reference": reference, "view": view, "systemd": o.systemd,
                         "probe": probe, "configs": configs, "limit_ms": test.limit_ms,
                     });
                     report(o, test, &args, &kind, &counts);

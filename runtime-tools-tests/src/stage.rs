@@ -1,7 +1,8 @@
 //! One test in surroundings of its own. The supervisor starts the suite again for each test in three stages:
 //! `enter` makes a pid namespace and cgroup directories and watches the deadline, `init` is process 1 in it with mounts
 //! of its own, `test` is the subreaper that runs the test like an engine would and
-//! then looks for leaks. When `init` dies the kernel kills whatever is left. Called by `main.rs`.
+//! then looks for leaks. When `init` dies the kernel kills whatever is left. With the systemd driver there is no pid
+//! namespace; there the units of a test that failed are stopped. Called by `main.rs`.
 
 use crate::cx::{Cx, Skip, View};
 use crate::leaks::{self, difference};
@@ -89,7 +90,10 @@ fn enter(args: &Value) -> Result<i32> {
     fs::create_dir_all(&dir)?;
     cgroup::make(&format!("{cg}/self"))?;
     cgroup::enter(&format!("{cg}/self"))?;
-    unshare(CloneFlags::CLONE_NEWPID).context("unshare the pid namespace")?;
+    let systemd = args["systemd"] == true;
+    if !systemd {
+        unshare(CloneFlags::CLONE_NEWPID).context("unshare the pid namespace")?;
+    }
     let log = File::create(dir.join("log"))?;
     let mut child = command("init", args)?.stdout(log.try_clone()?).stderr(log).spawn()?;
     let limit = Duration::from_millis(args["limit_ms"].as_u64().unwrap_or(20_000));
@@ -103,6 +107,9 @@ fn enter(args: &Value) -> Result<i32> {
         cgroup::thaw(cg)?;
         child.wait()?;
     }
+    if systemd && done.is_none_or(|status| !status.success()) {
+        crate::unit::stop_all(text(args, "mark"))?;
+    }
     // Back out of the directories we are about to remove.
     cgroup::enter(text(args, "cgroup_home"))?;
     cgroup::remove(cg)?;
@@ -113,6 +120,11 @@ fn enter(args: &Value) -> Result<i32> {
 /// forgets to cut propagation leaks mounts where the test sees them.
 fn init(args: &Value) -> Result<i32> {
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
+    if args["systemd"] == true {
+        // systemd must know our processes by the same numbers, and its socket is below /run.
+        nix::sys::prctl::set_child_subreaper(true)?;
+        return run_test(args);
+    }
     unshare(CloneFlags::CLONE_NEWNS).context("unshare the mount namespace")?;
     propagation(MsFlags::MS_PRIVATE)?;
     let plain = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
@@ -121,6 +133,10 @@ fn init(args: &Value) -> Result<i32> {
     mount(Some("tmpfs"), "/run", Some("tmpfs"), plain, Some("mode=755")).context("mount /run")?;
     mount(Some("tmpfs"), "/dev/shm", Some("tmpfs"), plain, Some("mode=1777")).context("mount /dev/shm")?;
     propagation(MsFlags::MS_SHARED)?;
+    run_test(args)
+}
+
+fn run_test(args: &Value) -> Result<i32> {
     let child = command("test", args)?.spawn()?;
     let wanted = nix::unistd::Pid::from_raw(child.id() as i32);
     loop {
@@ -150,6 +166,7 @@ fn test(args: &Value) -> Result<i32> {
             "v2" => View::V2,
             _ => View::Host,
         },
+        systemd: args["systemd"] == true,
         cgroup: text(args, "cgroup").to_string(),
         mark: text(args, "mark").to_string(),
         probe: PathBuf::from(text(args, "probe")),
@@ -173,7 +190,7 @@ fn test(args: &Value) -> Result<i32> {
     leaks::reap();
     cgroup::thaw(&cx.cgroup)?;
     fs::write(dir.join("verdict"), verdict.to_string())?;
-    Ok(0)
+    Ok(i32::from(cx.systemd && verdict["pass"] != true))
 }
 
 /// Runs one test in its own surroundings, from the supervisor.

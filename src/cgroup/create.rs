@@ -4,12 +4,14 @@ use super::apply::{self, Directories};
 use super::enter::{open_procs, open_tasks};
 use super::record::{Hierarchy, Record};
 use super::resources::Write;
+use super::systemd::Unit;
 use super::{Options, Plan, Version, file};
 use crate::init::{self, CgroupView};
 use crate::sys::{Errno, bpf, words};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::fcntl::AtFlags;
 use nix::unistd::{Uid, fchownat};
+use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -26,8 +28,10 @@ const DELEGATE_FILES: &str = "cgroup.procs\ncgroup.subtree_control\ncgroup.threa
 pub struct Live {
     record: Record,
     /// The cgroup2 directory.
-    unified: Option<OwnedFd>,
+    unified: OnceCell<OwnedFd>,
     devices: Devices,
+    /// The systemd driver: what is made once there is a process.
+    pending: Option<RefCell<Plan>>,
 }
 
 /// The eBPF program to attach.
@@ -35,7 +39,7 @@ struct Devices {
     program: Vec<bpf::Insn>,
     /// The cgroup was there before and may have programs.
     replace: bool,
-    options: Options,
+    options: Options<'static>,
     only_allows: bool,
 }
 
@@ -121,7 +125,13 @@ impl Directories for Open<'_> {
 
 impl Plan {
     /// Makes the cgroup and writes its limits, and on v1 its device rules. On an error nothing that it made is left.
-    pub fn create(&self) -> Result<Live> {
+    /// With the systemd driver that is left to [`Live::start_unit`].
+    pub fn create(self) -> Result<Live> {
+        if self.unit.is_some() {
+            check_unused(&self.record)?;
+            let live = self.live(self.record(), None, false, Made::default());
+            return Ok(Live { pending: Some(RefCell::new(self)), ..live });
+        }
         match self.record.version {
             Version::V2 => self.create_v2(),
             Version::V1 | Version::Hybrid => self.create_v1(),
@@ -132,12 +142,12 @@ impl Plan {
         record.made = std::mem::take(&mut made.0);
         record.made.retain(|made| record.hierarchies.iter().all(|one| one.dir() != *made));
         let devices = Devices {
-            program: if unified.is_some() { self.program.clone() } else { Vec::new() },
+            program: self.program.clone(),
             replace,
             options: self.options,
             only_allows: self.devices.only_allows,
         };
-        Live { record, unified, devices }
+        Live { record, unified: unified.map(OnceCell::from).unwrap_or_default(), devices, pending: None }
     }
 
     /// May the container go without this hierarchy?
@@ -168,13 +178,21 @@ impl Plan {
         if !fresh {
             check_unused(&self.record)?;
         }
-        let open = file::open_dir(file::ABSOLUTE, &dir).map_err(fail)?;
+        let open = self.fill_v2(hierarchy)?;
+        Ok(self.live(self.record(), Some(open), !fresh, made))
+    }
+
+    /// Controllers, limits and owner of a directory that is there.
+    fn fill_v2(&self, hierarchy: &Hierarchy) -> Result<OwnedFd> {
+        let dir = hierarchy.dir();
+        let open = file::open_dir(file::ABSOLUTE, &dir)
+            .map_err(|errno| anyhow!("make cgroup {dir}: {}", words(errno)))?;
         hand_down_controllers(hierarchy, open.as_fd(), &self.writes)?;
         apply::apply(&One { dir: open.as_fd(), path: &dir }, &self.writes)?;
         if let Some(owner) = self.options.owner {
             give_to(open.as_fd(), owner).with_context(|| format!("give cgroup {dir} to user {owner}"))?;
         }
-        Ok(self.live(self.record(), Some(open), !fresh, made))
+        Ok(open)
     }
 
     fn create_v1(&self) -> Result<Live> {
@@ -209,6 +227,44 @@ impl Plan {
         }
         apply::apply(&Open::new(&record, &self.writes), &self.writes)?;
         Ok(self.live(record, unified, false, made))
+    }
+
+    /// The systemd driver: the rest of what [`Plan::create`] does, around a process that systemd has moved already where
+    /// it knows of a hierarchy.
+    fn fill_unit(&self, pid: i32) -> Result<Option<OwnedFd>> {
+        let mut made = Made::default();
+        let mut unified = None;
+        let moved = |one: &Hierarchy| {
+            let by_systemd = one.is_unified() || one.has("name=systemd");
+            by_systemd && !self.record.unit.as_ref().is_some_and(Unit::is_slice)
+        };
+        for hierarchy in &self.record.hierarchies {
+            let dir = hierarchy.dir();
+            made.make(hierarchy).map_err(|errno| anyhow!("make cgroup {dir}: {}", words(errno)))?;
+            if self.record.version == Version::V2 {
+                unified = Some(self.fill_v2(hierarchy)?);
+            } else if hierarchy.is_unified() {
+                let open = file::open_dir(file::ABSOLUTE, &dir);
+                unified = Some(open.map_err(|errno| anyhow!("open cgroup {dir}: {}", words(errno)))?);
+            }
+            if hierarchy.has("cpuset") && self.record.version != Version::V2 {
+                fill_cpuset(hierarchy)?;
+            }
+            if hierarchy.has("devices") {
+                self.write_device_rules(&dir)?;
+            }
+        }
+        if self.record.version != Version::V2 {
+            apply::apply(&Open::new(&self.record, &self.writes), &self.writes)?;
+        }
+        for hierarchy in self.record.hierarchies.iter().filter(|one| !moved(one)) {
+            let path = format!("{}/cgroup.procs", hierarchy.dir());
+            file::write_value(file::ABSOLUTE, &path, &pid.to_string())
+                .map_err(|errno| anyhow!("write {pid} to {path}: {}", words(errno)))?;
+        }
+        // From here on it is all the record's, which has each of them.
+        made.0.clear();
+        Ok(unified)
     }
 
     fn write_device_rules(&self, dir: &str) -> Result<()> {
@@ -375,15 +431,41 @@ impl Live {
         &self.record
     }
 
-    /// The cgroup2 directory, for `CLONE_INTO_CGROUP`; the hybrid has one as well.
+    /// The cgroup2 directory, for `CLONE_INTO_CGROUP`; the hybrid has one as well. None with the systemd driver, which
+    /// moves the process.
     pub fn clone_into(&self) -> Option<BorrowedFd<'_>> {
-        self.unified.as_ref().map(AsFd::as_fd)
+        if self.is_pending() { None } else { self.unified() }
+    }
+
+    fn unified(&self) -> Option<BorrowedFd<'_>> {
+        self.unified.get().map(AsFd::as_fd)
+    }
+
+    /// The systemd driver: the init stage waits until [`Live::start_unit`] and [`Live::fill_unit`] are done.
+    pub fn is_pending(&self) -> bool {
+        self.pending.is_some()
+    }
+
+    /// Has systemd make the unit around the init process. On an error there is none; else it is the record's to remove.
+    pub fn start_unit(&self, pid: i32) -> Result<()> {
+        let mut plan = self.pending.as_ref().context("the cgroup is there")?.borrow_mut();
+        plan.unit.as_mut().context("no unit is wanted")?.start(pid)
+    }
+
+    /// Writes limits and device rules to the unit's cgroup, and moves the process where systemd has not.
+    pub fn fill_unit(&self, pid: i32) -> Result<()> {
+        let plan = self.pending.as_ref().context("the cgroup is there")?.borrow();
+        if let Some(unified) = plan.fill_unit(pid)? {
+            // Once only: there is one attempt.
+            let _ = self.unified.set(unified);
+        }
+        Ok(())
     }
 
     /// Files to which the child writes `0` as its first act, while it is a single thread. With `into` false also that of
     /// the cgroup2 tree, for a child that was not cloned into it.
     pub fn join_files(&self, into: bool) -> Result<Vec<OwnedFd>> {
-        let v1 = self.record.hierarchies.iter().filter(|one| !one.is_unified());
+        let v1 = self.record.hierarchies.iter().filter(|one| !one.is_unified() && !self.is_pending());
         let mut files = v1.map(|one| open_tasks(&one.dir())).collect::<Result<Vec<_>>>()?;
         if let Some(unified) = self.clone_into().filter(|_| !into) {
             files.push(open_procs(unified).map_err(|errno| anyhow!("open cgroup.procs: {}", words(errno)))?);
@@ -394,7 +476,7 @@ impl Live {
     /// v2: loads and attaches the device program. May be called while the child is at work already, but before it runs
     /// anything of the container's. Does nothing on v1.
     pub fn load_devices(&self) -> Result<()> {
-        let Some(cgroup) = self.clone_into().filter(|_| !self.devices.program.is_empty()) else {
+        let Some(cgroup) = self.unified().filter(|_| !self.devices.program.is_empty()) else {
             return Ok(());
         };
         match self.devices.attach(cgroup) {

@@ -5,11 +5,12 @@
 //! is a single thread, writes `0` to `tasks`.
 
 use super::record::{Hierarchy, Record};
+use super::systemd::Unit;
+use super::systemd::bus::Bus;
 use super::{Version, file, path};
-use crate::sys::words;
+use crate::sys::{fs, words};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// What runc says of a sub-cgroup that cannot be entered. The process writes 0, which means itself.
@@ -24,6 +25,22 @@ pub struct Entry {
     pub files: Vec<OwnedFd>,
     /// The same, in place of the clone into the cgroup where that is refused or ends in death.
     pub fallback: Vec<OwnedFd>,
+    /// A user's systemd, which may move the process where this user may not.
+    pub by_systemd: Option<Attach>,
+}
+
+/// A connection to the systemd that has the container's unit.
+pub struct Attach {
+    bus: Bus,
+    unit: Unit,
+    below: String,
+}
+
+impl Attach {
+    /// Moves a process into the container's cgroup.
+    pub fn attach(&mut self, pid: i32) -> Result<()> {
+        self.unit.attach(&mut self.bus, &self.below, pid)
+    }
 }
 
 /// One `--cgroup` of exec.
@@ -74,6 +91,12 @@ impl Record {
             }
         }
         let mut entry = Entry::default();
+        if let Some(unit) = self.unit.as_ref().filter(|unit| unit.user) {
+            // Here, because the way to the bus is closed once the container's mounts are entered.
+            let (bus, _) = unit.connect(self.version)?;
+            let below = path::clean(sub.first().map_or("", |sub| sub.path.as_str()));
+            entry.by_systemd = Some(Attach { bus, unit: unit.clone(), below });
+        }
         for one in &self.hierarchies {
             let below = sub
                 .iter()
@@ -88,7 +111,7 @@ impl Record {
             if !one.is_unified() {
                 let tasks = open_tasks(&path::join(&one.dir(), &below));
                 entry.files.push(if below.is_empty() { tasks? } else { tasks.context(ADDING)? });
-            } else if self.version == Version::V2 && below.is_empty() {
+            } else if self.version == Version::V2 && sub.is_empty() {
                 let own = file::open_dir(file::ABSOLUTE, &one.dir());
                 let home = init_dir(one, init);
                 entry.clone_into = match own {
@@ -145,10 +168,8 @@ fn open_below(hierarchy: &Hierarchy, below: &str) -> file::Result<OwnedFd> {
     if below.is_empty() {
         return Ok(dir);
     }
-    let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC).resolve(
-        ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV,
-    );
-    openat2(dir, below, how)
+    let below = std::ffi::CString::new(below).map_err(|_| Errno::EINVAL)?;
+    fs::openat2(dir.as_fd(), &below, libc::O_PATH | libc::O_DIRECTORY, 0, fs::BENEATH)
 }
 
 #[cfg(test)]

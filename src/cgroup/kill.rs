@@ -75,8 +75,9 @@ impl Record {
     /// Removes the container's cgroup and all below it, which must have no processes or only such as are ending.
     /// Gone already is as good; where nothing may be removed, nothing was made.
     pub fn remove(&self) -> Result<()> {
+        // First, or systemd would see its unit end by itself; below are the directories that it does not know.
+        let mut failure = self.unit.as_ref().and_then(|unit| unit.stop().err());
         let deadline = Instant::now() + REMOVE_TIMEOUT;
-        let mut failure = None;
         for one in &self.hierarchies {
             if let Err(error) = remove_tree(one, &one.dir(), deadline) {
                 failure.get_or_insert(error);

@@ -2,7 +2,7 @@
 //!
 //! [`plan`] decides what to make and compiles limits and device rules; [`Plan::create`] makes it; [`Live`] is the
 //! cgroup while the init process is being put into it; [`Record`] is what `state.json` keeps of it, and all that later
-//! commands need. The conversions (`path`, `resources`, `v1`, `v2`, `devices`, `device_program`) make no system
+//! commands need. Who makes the directories is a matter of the driver: this program, or `systemd`. The conversions (`path`, `resources`, `v1`, `v2`, `devices`, `device_program`) make no system
 //! calls. A container start must not pay for what it does not use: no mountinfo is read where the usual mount points
 //! are there, no controller is touched that no limit needs and that its parent has handed down already.
 
@@ -19,6 +19,7 @@ mod path;
 mod record;
 mod resources;
 mod stats;
+mod systemd;
 #[cfg(test)]
 mod tests;
 mod update;
@@ -26,6 +27,7 @@ mod v1;
 mod v2;
 
 pub use create::Live;
+pub use enter::Attach;
 pub use record::{Hierarchy, Record};
 pub use stats::Stats;
 
@@ -39,6 +41,7 @@ use oci_spec::runtime::{Linux, LinuxNamespace, LinuxNamespaceType, Mount, Spec};
 use path::Place;
 use resources::{Limits, Write};
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 
 /// Which hierarchies this host has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,7 +81,7 @@ pub enum Driver {
 
 /// What the command line and the rest of the configuration add to `linux`.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Options {
+pub struct Options<'a> {
     /// `--systemd-cgroup`.
     pub driver: Driver,
     /// `--rootless`: go without a cgroup where there is no permission and nothing asks for one. None: in a user namespace.
@@ -86,9 +89,11 @@ pub struct Options {
     /// Host uid that is to own the cgroup: that of the container's process, if it has a cgroup namespace of its own
     /// and a writable cgroup mount at `/sys/fs/cgroup` (config-linux.md "Cgroup ownership").
     pub owner: Option<u32>,
+    /// `annotations`: some are properties for systemd.
+    pub annotations: Option<&'a HashMap<String, String>>,
 }
 
-impl Options {
+impl Options<'_> {
     /// Asked only when something has failed: it takes system calls.
     fn rootless(&self) -> bool {
         self.rootless.unwrap_or_else(|| !crate::sys::process::is_root() || in_user_namespace())
@@ -110,7 +115,9 @@ pub struct Plan {
     writes: Vec<Write>,
     devices: Policy,
     program: Vec<crate::sys::bpf::Insn>,
-    options: Options,
+    options: Options<'static>,
+    /// The systemd driver: the unit to make.
+    unit: Option<systemd::Wanted>,
     /// `cgroupsPath` is set: to do without a cgroup is no option.
     explicit_path: bool,
     warnings: Vec<String>,
@@ -119,15 +126,20 @@ pub struct Plan {
 /// Decides where the container's cgroup is and what is written to it. Reads the runtime's own membership if it
 /// matters; changes nothing. Errors name the field of the configuration.
 pub fn plan(linux: &Linux, id: &str, options: Options) -> Result<Plan> {
-    if options.driver == Driver::Systemd {
-        bail!("systemd cgroup driver is not supported yet");
-    }
     let cgroups_path = match linux.cgroups_path() {
         Some(path) => Some(path.to_str().context("/linux/cgroupsPath: is not UTF-8")?),
         None => None,
     };
-    let place = path::place(cgroups_path, id)?;
     let version = Version::detect();
+    let mut unit = None;
+    let place = match options.driver {
+        Driver::Cgroupfs => path::place(cgroups_path, id)?,
+        Driver::Systemd => {
+            let (wanted, path) = systemd::plan(cgroups_path, id, version, &options)?;
+            unit = Some(wanted);
+            Place::Root(path)
+        }
+    };
     let hierarchies = match version {
         Version::V2 => vec![unified_hierarchy(&place)?],
         Version::V1 | Version::Hybrid => hierarchies(&place, version, options)?,
@@ -137,20 +149,38 @@ pub fn plan(linux: &Linux, id: &str, options: Options) -> Result<Plan> {
     let mut limits = Limits::default();
     let mut writes = Vec::new();
     if let Some(resources) = linux.resources() {
+        let rounded = resources::rounded(resources, &limits, options.driver);
+        let in_force = limits.with(&rounded)?;
         limits = limits.with(resources)?;
         writes = match version {
-            Version::V2 => v2::writes(resources, &limits, &mut warnings)?,
-            Version::V1 | Version::Hybrid => v1::writes(resources, &limits, &mut warnings)?,
+            Version::V2 => v2::writes(&rounded, &in_force, &mut warnings)?,
+            Version::V1 | Version::Hybrid => v1::writes(&rounded, &in_force, &mut warnings)?,
         };
     }
     let devices = Policy::of(linux)?;
+    if let Some(unit) = &mut unit {
+        unit.limit(linux.resources().as_ref(), &limits, &devices)?;
+    }
     let program = if version == Version::V2 { device_program::compile(&devices)? } else { Vec::new() };
     Ok(Plan {
-        record: Record { version, driver: options.driver, hierarchies, limits, made: Vec::new() },
+        record: Record {
+            version,
+            driver: options.driver,
+            unit: unit.as_ref().map(|wanted| wanted.unit.clone()),
+            hierarchies,
+            limits,
+            made: Vec::new(),
+        },
         writes,
         devices,
         program,
-        options,
+        options: Options {
+            driver: options.driver,
+            rootless: options.rootless,
+            owner: options.owner,
+            annotations: None,
+        },
+        unit,
         explicit_path: cgroups_path.is_some_and(|path| !path.is_empty()),
         warnings,
     })

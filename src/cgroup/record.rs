@@ -4,6 +4,7 @@
 //! never made or are gone, so that "not there" is never an error of its own.
 
 use super::resources::Limits;
+use super::systemd::Unit;
 use super::{Driver, Version, file};
 use crate::sys::words;
 use anyhow::{Result, anyhow, bail};
@@ -45,6 +46,9 @@ pub struct Record {
     pub version: Version,
     /// Who made it.
     pub driver: Driver,
+    /// The systemd driver: its unit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<Unit>,
     /// One entry on v2, one for each hierarchy on v1, none for a rootless container without a cgroup.
     pub hierarchies: Vec<Hierarchy>,
     /// What the next update has to know.

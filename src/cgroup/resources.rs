@@ -2,6 +2,8 @@
 //!
 //! Pure. The conversions are in `v1` and `v2`; here is what they share. `apply` carries the list out.
 
+use super::Driver;
+use super::systemd::properties::rounded_quota;
 use anyhow::{Result, bail};
 use oci_spec::runtime::{LinuxBlockIo, LinuxMemory, LinuxResources};
 use serde::{Deserialize, Serialize};
@@ -98,6 +100,20 @@ pub struct Limits {
     pub period: u64,
 }
 
+/// The resources as the driver can set them: systemd rounds a quota up, and the files are to hold the same.
+pub fn rounded<'a>(resources: &'a LinuxResources, old: &Limits, driver: Driver) -> Cow<'a, LinuxResources> {
+    let Some(cpu) = resources.cpu().as_ref().filter(|_| driver == Driver::Systemd) else {
+        return Cow::Borrowed(resources);
+    };
+    let quota = asked(cpu.quota()).or(asked(cpu.period()).and(asked(Some(old.quota))));
+    let Some(quota) = quota else { return Cow::Borrowed(resources) };
+    let mut changed = resources.clone();
+    let mut cpu = cpu.clone();
+    cpu.set_quota(Some(rounded_quota(quota, asked(cpu.period()).unwrap_or(old.period))));
+    changed.set_cpu(Some(cpu));
+    Cow::Owned(changed)
+}
+
 /// For serde: is this the value that an absent field has?
 pub fn is_zero<T: PartialEq + Default>(value: &T) -> bool {
     *value == T::default()
@@ -151,8 +167,7 @@ pub fn asked<T: PartialEq + Default>(value: Option<T>) -> Option<T> {
     value.filter(|value| *value != T::default())
 }
 
-/// The value of `pids.max`. 0 cannot be told from an absent limit here (the crate that parses the configuration has
-/// no third state), and like before version 1.3 of the specification it means that there is none to set.
+/// The value of `pids.max`. 0 is an absent limit: one that was asked for is 1 by now (`json::set_explicit_limit`).
 pub fn pids_max(resources: &LinuxResources) -> Option<String> {
     match resources.pids().as_ref()?.limit() {
         0 => None,

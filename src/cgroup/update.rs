@@ -3,7 +3,9 @@
 use super::apply;
 use super::create::Open;
 use super::record::Record;
-use super::{Version, file, v1, v2};
+use super::resources::Limits;
+use super::systemd::properties::of_resources;
+use super::{Version, file, resources, v1, v2};
 use anyhow::{Result, bail};
 use oci_spec::runtime::LinuxResources;
 
@@ -18,18 +20,46 @@ impl Record {
     ) -> Result<Vec<String>> {
         let mut warnings = Vec::new();
         let limits = self.limits.with(resources)?;
+        let resources = &*resources::rounded(resources, &self.limits, self.driver);
+        let in_force = self.limits.with(resources)?;
         let writes = match self.version {
-            Version::V2 => v2::writes(resources, &limits, &mut warnings)?,
-            Version::V1 | Version::Hybrid => v1::writes(resources, &limits, &mut warnings)?,
+            Version::V2 => v2::writes(resources, &in_force, &mut warnings)?,
+            Version::V1 | Version::Hybrid => v1::writes(resources, &in_force, &mut warnings)?,
         };
         if !writes.is_empty() {
             self.main()?;
         }
         self.check_usage(resources)?;
         let changed = Record { limits, ..self.clone() };
-        apply::apply_or_undo(&Open::new(self, &writes), &writes, || store(&changed))?;
+        let open = Open::new(self, &writes);
+        apply::apply_or_undo(&open, &writes, || {
+            // What the files take, systemd takes. It then writes them itself, in its own way, hence once more.
+            if self.tell_systemd(resources, &in_force)? {
+                apply::apply(&open, &writes)?;
+            }
+            store(&changed)
+        })?;
         *self = changed;
         Ok(warnings)
+    }
+
+    /// Has systemd keep the limits in force. False: it has no part in this container.
+    fn tell_systemd(&self, resources: &LinuxResources, limits: &Limits) -> Result<bool> {
+        let Some(unit) = &self.unit else { return Ok(false) };
+        let (mut bus, host) = unit.connect(self.version)?;
+        let properties = of_resources(resources, limits, host)?;
+        // On v1 systemd writes the device rules anew with any property: first none, then all. A container that runs would
+        // meet refusals.
+        let freeze = self.version != Version::V2
+            && !properties.is_empty()
+            && self.hierarchy("freezer").is_some()
+            && unit.has_device_rules(&mut bus)
+            && !self.is_frozen()?;
+        if freeze {
+            self.freeze()?;
+        }
+        let set = unit.set(&mut bus, properties);
+        if freeze { self.thaw().and(set) } else { set }.map(|()| true)
     }
 
     /// `checkBeforeUpdate`: v2 would make room by killing, where v1 refuses by itself.

@@ -62,20 +62,10 @@ fn add_memory(memory: &LinuxMemory, limits: &Limits, writes: &mut Vec<Write>) ->
         bail!("/linux/resources/memory/disableOOMKiller: cgroup v2 cannot switch the OOM killer off");
     }
     let limit = asked(memory.limit());
-    if limit.is_some() || asked(memory.swap()).is_some() {
-        let swap = match (limits.memory, limits.swap) {
-            // No limit on memory and none given for swap: the same for both, as on v1.
-            (-1, 0) => Some("max".to_string()),
-            (_, 0) => None,
-            (_, -1) => Some("max".to_string()),
-            (-1, swap) => Some(swap.to_string()),
-            (limit, swap) => Some((swap - limit).to_string()),
-        };
-        if let Some(swap) = swap {
-            // Without swap accounting there is nothing to switch off and nothing to limit.
-            let absent = if swap == "0" || swap == "max" { Absent::Skip } else { Absent::Fail };
-            writes.push(Write::new("memory", "memory.swap.max", swap, "memory/swap").if_absent(absent));
-        }
+    if let Some(swap) = swap_max(memory, limits) {
+        // Without swap accounting there is nothing to switch off and nothing to limit.
+        let absent = if swap == "0" || swap == "max" { Absent::Skip } else { Absent::Fail };
+        writes.push(Write::new("memory", "memory.swap.max", swap, "memory/swap").if_absent(absent));
     }
     if let Some(limit) = limit {
         writes.push(Write::new("memory", "memory.max", max_or(limit), "memory/limit"));
@@ -84,6 +74,19 @@ fn add_memory(memory: &LinuxMemory, limits: &Limits, writes: &mut Vec<Write>) ->
         writes.push(Write::new("memory", "memory.low", max_or(reservation), "memory/reservation"));
     }
     Ok(())
+}
+
+/// The value of `memory.swap.max`, if `memory` asks for one: swap alone, where the configuration counts memory and swap.
+pub fn swap_max(memory: &LinuxMemory, limits: &Limits) -> Option<String> {
+    asked(memory.limit()).or(asked(memory.swap()))?;
+    match (limits.memory, limits.swap) {
+        // No limit on memory and none given for swap: the same for both, as on v1.
+        (-1, 0) => Some("max".to_string()),
+        (_, 0) => None,
+        (_, -1) => Some("max".to_string()),
+        (-1, swap) => Some(swap.to_string()),
+        (limit, swap) => Some((swap - limit).to_string()),
+    }
 }
 
 fn add_cpu(cpu: &LinuxCpu, limits: &Limits, writes: &mut Vec<Write>) -> Result<()> {

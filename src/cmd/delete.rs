@@ -70,6 +70,7 @@ pub fn destroy(dir: Dir, state: &State, end: bool) -> Result<()> {
     if let Some(group) = &state.resctrl {
         twice(|| group.remove())?;
     }
+    twice(|| state.unmount_root())?;
     run_poststop(state);
     twice(|| dir.remove())
 }

@@ -5,6 +5,7 @@
 
 use super::{absolute, create};
 use crate::bundle;
+use crate::cgroup;
 use crate::cli::{self, Global};
 use crate::console::Console;
 use crate::exit::ExitCode;
@@ -19,7 +20,7 @@ use crate::spawn;
 use crate::state::{self, Dir, State, Status, Store};
 use crate::sync::{Frame, Kind, Wire};
 use crate::sys::process::{Cloned, Ended};
-use crate::sys::{Errno, exe, layout, process};
+use crate::sys::{Errno, exe, fs, layout, process};
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime::{Capability, LinuxCapabilitiesBuilder, Process as SpecProcess, UserBuilder};
 use std::ffi::CString;
@@ -255,6 +256,8 @@ struct Later {
     pid_file: Option<(std::path::PathBuf, Stowed)>,
     agent: Stowed,
     tasks: Vec<Stowed>,
+    /// The last to hold the mount of the executable, once the child has closed its copies.
+    seal: Option<exe::Seal>,
 }
 
 /// What is joined.
@@ -281,6 +284,8 @@ struct Prepared<'a> {
     cgroup: Option<OwnedFd>,
     /// To join by, where the clone into the cgroup is refused or fatal.
     cgroup_files: Vec<OwnedFd>,
+    /// To be moved by, where this user may not.
+    by_systemd: Option<cgroup::Attach>,
 }
 
 impl Join<'_> {
@@ -304,6 +309,14 @@ impl Join<'_> {
                 process,
                 wire: child_wire,
                 cgroups: entry.files,
+                root: if self.state.namespaces & libc::CLONE_NEWNS == 0 {
+                    let path = CString::new(format!("/proc/{}/root", self.state.pid))?;
+                    let root = fs::open(&path, libc::O_PATH | libc::O_DIRECTORY, 0);
+                    Some(root.context("open the container's root")?)
+                } else {
+                    None
+                },
+                tells: false,
                 user_namespace: self.state.namespaces & libc::CLONE_NEWUSER != 0,
                 keyring,
                 terminal: None,
@@ -315,6 +328,7 @@ impl Join<'_> {
             wire,
             cgroup: entry.clone_into,
             cgroup_files: entry.fallback,
+            by_systemd: entry.by_systemd,
         })
     }
 
@@ -327,6 +341,7 @@ impl Join<'_> {
         pidfd_socket: Option<OwnedFd>,
         seal: &mut Option<exe::Seal>,
     ) -> Result<(i32, OwnedFd)> {
+        let lent = LentScore::lend(process, prepared.child.user_namespace)?;
         // Before the first namespace is joined: from there on the container's processes may see this one
         // (CVE-2016-9962).
         process::prctl(libc::PR_SET_DUMPABLE, 0).context("hide from the container")?;
@@ -341,11 +356,16 @@ impl Join<'_> {
         // is needed later lies in the wire's queue meanwhile.
         if let (true, Some(proc)) = (process.terminal, &own_proc) {
             let proc = proc.try_clone().context("copy a descriptor")?;
-            let peer =
-                init::console::open_in_running(process, prepared.console.take(), prepared.own_terminal, proc);
+            let (console, root) = (prepared.console.take(), prepared.child.root.as_ref());
+            let own = prepared.own_terminal;
+            let open = || init::console::open_in_running(process, root, console, own, proc);
+            let peer = match prepared.child.user_namespace {
+                true => process::with_files_of_root(open),
+                false => open(),
+            };
             prepared.child.terminal = Some(peer.map_err(|failure| explain::exec_failure(&failure, process))?);
         }
-        let own_proc = own_proc.filter(|_| process.oom_score_adj.is_some());
+        let own_proc = own_proc.filter(|_| process.oom_score_adj.is_some() && lent.is_none());
         let later = prepared.stow(own_proc)?;
         let pid_file = match pid_file {
             Some(file) => {
@@ -370,16 +390,28 @@ impl Join<'_> {
         if cgroup.is_none() {
             prepared.child.cgroups.append(&mut prepared.cgroup_files);
         }
-        let cloned = match process::clone3(0, cgroup.as_ref().map(AsFd::as_fd)) {
+        if self.state.sees_all {
+            // Such a process could make the mount writable for as long as a descriptor of it is open there.
+            drop(seal.take());
+        }
+        prepared.child.tells = seal.is_some();
+        let cloned = process::clone3(0, cgroup.as_ref().map(AsFd::as_fd));
+        // From a session's cgroup there is no way into that of a unit of the user but systemd's.
+        let refused = matches!(cloned, Err(Errno::EACCES | Errno::EPERM));
+        let moved = prepared.by_systemd.take().filter(|_| refused);
+        let cloned = match cloned {
+            Err(_) if moved.is_some() => process::clone3(0, None),
             // The cgroup went away or is not one that processes can be born in: join by hand.
-            // Or it belongs to the container's root by now, over whom this process has no more rights.
+            // Or it belongs to the container's root by now, over whom this process has no more rights. Or its limit of
+            // processes is reached, which holds for births alone.
             Err(
                 Errno::EBUSY
                 | Errno::ENOENT
                 | Errno::EOPNOTSUPP
                 | Errno::ENODEV
                 | Errno::EACCES
-                | Errno::EPERM,
+                | Errno::EPERM
+                | Errno::EAGAIN,
             ) if cgroup.is_some() && (!prepared.cgroup_files.is_empty() || !process::is_root()) => {
                 prepared.child.cgroups.append(&mut prepared.cgroup_files);
                 process::clone3(0, None)
@@ -388,24 +420,27 @@ impl Join<'_> {
         }
         .context("clone the process")?;
         let (pid, pidfd) = match cloned {
-            Cloned::Child => {
-                drop(seal.take());
-                init::exec(prepared.child)
-            }
-            Cloned::Parent(pid, pidfd) => {
-                drop(seal.take());
-                (pid, pidfd)
-            }
+            Cloned::Child => init::exec(prepared.child),
+            Cloned::Parent(pid, pidfd) => (pid, pidfd),
         };
+        if let Some(lent) = lent {
+            lent.take_back();
+        }
         log::debug(format_args!("exec process: {pid}"));
         let Prepared { child, wire, .. } = prepared;
         drop(child);
+        if let Some(mut moved) = moved
+            && let Err(error) = moved.attach(pid)
+        {
+            // Like runc: without the rights that a cgroup needs the process runs where the runtime does.
+            log::warn(format_args!("{error:#}"));
+        }
         let result = self.follow(
             process,
             &wire,
             pid,
             &pidfd,
-            Later { proc: later, pid_file, agent, tasks },
+            Later { proc: later, pid_file, agent, tasks, seal: seal.take() },
             pidfd_socket,
         );
         if result.is_err() {
@@ -422,7 +457,7 @@ impl Join<'_> {
         wire: &Wire,
         pid: i32,
         pidfd: &OwnedFd,
-        Later { proc, pid_file, agent, tasks }: Later,
+        Later { proc, pid_file, agent, tasks, seal }: Later,
         pidfd_socket: Option<OwnedFd>,
     ) -> Result<()> {
         // In the order in which they were stowed, before the first word of the child.
@@ -443,8 +478,24 @@ impl Join<'_> {
         if let Some(socket) = pidfd_socket {
             crate::sys::socket::send_fd(socket.as_fd(), b"setns", pidfd.as_fd()).context("send the pidfd")?;
         }
-        wire.send(Kind::Proceed).context("write to the process")?;
-        let mut answer = wire.receive().context("wait for the process")?;
+        let first = match seal {
+            None => None,
+            Some(seal) => match wire.receive().context("wait for the process")? {
+                // This descriptor is the last one now. The child has other things to do while the mount dissolves.
+                Frame::Plain(Kind::Ready) => {
+                    drop(seal);
+                    None
+                }
+                other => Some(other),
+            },
+        };
+        let mut answer = match first {
+            None => {
+                wire.send(Kind::Proceed).context("write to the process")?;
+                wire.receive().context("wait for the process")?
+            }
+            Some(answer) => answer,
+        };
         if let Frame::Listener(fd) = answer {
             let state = self.state;
             let (agent, connection) =
@@ -473,6 +524,35 @@ impl Join<'_> {
     }
 }
 
+/// The runtime's own OOM score, while it has that of the process to come: a child inherits it. In a user namespace there is
+/// no right to lower one, and without privileges none to that of a process that nobody may look into.
+struct LentScore {
+    file: OwnedFd,
+    own: String,
+}
+
+impl LentScore {
+    /// Nothing to lend where the child's can be set from outside.
+    fn lend(process: &Process, user_namespace: bool) -> Result<Option<LentScore>> {
+        let Some(score) = process.oom_score_adj.filter(|_| user_namespace) else { return Ok(None) };
+        let path = c"/proc/self/oom_score_adj";
+        let own = std::fs::read_to_string("/proc/self/oom_score_adj").context("read the own OOM score")?;
+        if process::is_root() && own.trim().parse().is_ok_and(|own: i32| own <= score) {
+            return Ok(None);
+        }
+        // While this process is not hidden yet: then its files are no longer its own.
+        let written = fs::open(path, libc::O_WRONLY, 0)
+            .and_then(|file| fs::write_once(file.as_fd(), score.to_string().as_bytes()).map(|()| file));
+        let file = written.context("/process/oomScoreAdj: write oom_score_adj")?;
+        Ok(Some(LentScore { file, own }))
+    }
+
+    fn take_back(self) {
+        // A runtime that waits for its child is as good a victim as any.
+        let _ = fs::write_once(self.file.as_fd(), self.own.trim().as_bytes());
+    }
+}
+
 /// Has the user namespace of the process `pid` no other groups than those it came with?
 fn denies_setgroups(pid: i32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/setgroups")).is_ok_and(|text| text.trim() == "deny")
@@ -481,6 +561,9 @@ fn denies_setgroups(pid: i32) -> bool {
 /// Joins every namespace of the init process in one call (Linux 5.8).
 fn enter(init: &OwnedFd, state: &State) -> Result<()> {
     let wanted = state.namespaces & JOINABLE;
+    if wanted == 0 {
+        return Ok(());
+    }
     match process::setns(init.as_fd(), wanted) {
         Ok(()) => Ok(()),
         Err(Errno::ESRCH) => bail!("cannot exec in a stopped container"),

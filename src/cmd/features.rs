@@ -23,7 +23,7 @@ const FEATURES: Features = Features {
     linux: Linux {
         namespaces: &["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
         capabilities: CAPABILITIES,
-        cgroup: Cgroup { v1: true, v2: true, systemd: false, systemd_user: false, rdma: false },
+        cgroup: Cgroup { v1: true, v2: true, systemd: true, systemd_user: true, rdma: true },
         seccomp: Seccomp {
             enabled: true,
             actions: SECCOMP_ACTIONS,
@@ -42,8 +42,12 @@ const FEATURES: Features = Features {
 };
 
 /// Acted upon, one below the other as they are sorted.
-const UNSAFE_ANNOTATIONS: Names =
-    &["org.criu.config", crate::plan::KEEP_GROUPS, crate::plan::mounts::CONTEXT_TYPE];
+const UNSAFE_ANNOTATIONS: Names = &[
+    "org.criu.config",
+    "org.systemd.property.",
+    crate::plan::KEEP_GROUPS,
+    crate::plan::mounts::CONTEXT_TYPE,
+];
 
 /// In the kernel's order.
 #[rustfmt::skip]

@@ -93,7 +93,9 @@ fn bring_back(
     let Begun { guard, state, notify, lock: _lock, .. } = begun;
     if let Err(error) = worked {
         // Processes that CRIU was still restoring may be there; the guard expects none.
-        let _ = state.cgroup.end_and_remove();
+        if guard.has_cgroup() {
+            let _ = state.cgroup.end_and_remove();
+        }
         return Err(error);
     }
     spawn::finish(request, guard, state, None, notify)
@@ -109,7 +111,6 @@ fn work(
 ) -> Result<()> {
     let spec = &request.bundle.spec;
     let Begun { guard, state, cgroup, .. } = begun;
-    cgroup.load_devices()?;
     options.external_mounts = mounts::to_restore(&plan.rootfs, &plan.mounts)?;
     let cgroups = mounts::cgroup_binds(&plan.mounts, &plan.namespaces, cgroup.record())?;
     let bytes = |text: &std::ffi::CString| text.to_bytes().to_vec();
@@ -141,6 +142,11 @@ fn work(
     if options.lsm_mount_context.is_some() {
         session.require(LSM, "--lsm-mount-context")?;
     }
+    if cgroup.is_pending() {
+        // A scope is made around a process, and what CRIU restores are its children.
+        guard.make_unit(cgroup, session.pid())?;
+    }
+    cgroup.load_devices()?;
     options.cgroup_roots = external::cgroup_roots(session.pid())?;
     let message = message::request(Kind::Restore, &options);
     session.work(Kind::Restore, &message, &directories.logs.join(LOG), |step, pid, fd| {

@@ -77,8 +77,15 @@ fn read_resources(path: &Path) -> Result<LinuxResources> {
 fn parse_resources(source: impl Read) -> Result<LinuxResources> {
     let mut text = Recorded { source: source.take(RESOURCES_MAX), seen: Vec::new() };
     let parsed = Option::deserialize(&mut serde_json::Deserializer::from_reader(&mut text));
-    match parsed {
-        Ok(resources) => Ok(resources.unwrap_or_default()),
+    match parsed.map(Option::unwrap_or_default) {
+        Ok(mut resources) => {
+            if json::has_unclear_limit(&resources)
+                && let Some(Ok(seen)) = serde_json::Deserializer::from_slice(&text.seen).into_iter().next()
+            {
+                json::set_explicit_limit(&mut resources, &seen, "/pids/limit");
+            }
+            Ok(resources)
+        }
         Err(error) if error.is_io() => Err(io::Error::from(error).into()),
         Err(error) => {
             let offset = json::offset_of(&text.seen, error.line(), error.column());
@@ -132,7 +139,8 @@ fn resources_of(args: &cli::Update) -> Result<LinuxResources> {
     resources.set_cpu(Some(cpu)).set_memory(Some(memory)).set_block_io(Some(block_io));
     resources.set_pids(args.pids_limit.map(|limit| {
         let mut pids = LinuxPids::default();
-        pids.set_limit(limit);
+        // As in JSON, 0 is a limit, and the least that there can be is 1.
+        pids.set_limit(if limit == 0 { 1 } else { limit });
         pids
     }));
     Ok(resources)
@@ -280,7 +288,11 @@ mod tests {
         assert_eq!(read("null").unwrap(), LinuxResources::default());
         assert_eq!(read("{} x").unwrap(), LinuxResources::default());
         assert_eq!(read(r#"{"memory":null,"cpu":null,"future":[1]}"#).unwrap(), LinuxResources::default());
-        assert_eq!(read(r#"{"pids":{"limit":5}}"#).unwrap().pids().unwrap().limit(), 5);
+        for (text, limit) in [("5", 5), ("0", 1), ("-1", -1)] {
+            let text = format!(r#"{{"pids":{{"limit":{text}}}}} x"#);
+            assert_eq!(read(&text).unwrap().pids().unwrap().limit(), limit, "{text}");
+        }
+        assert_eq!(read(r#"{"pids":{}}"#).unwrap().pids().unwrap().limit(), 0);
         for (text, part) in [
             ("", "EOF while parsing"),
             ("{", "EOF while parsing"),

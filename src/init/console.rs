@@ -27,11 +27,16 @@ pub fn open(root: BorrowedFd, process: &Process, socket: Option<OwnedFd>, own: b
 /// `procfs`. Returns the container's side.
 pub fn open_in_running(
     process: &Process,
+    root: Option<&OwnedFd>,
     socket: Option<OwnedFd>,
     own: bool,
     procfs: OwnedFd,
 ) -> Outcome<OwnedFd> {
-    let root = fs::open(c"/", libc::O_PATH | libc::O_DIRECTORY, 0).at(Step::Console)?;
+    let root = match root {
+        Some(root) => root.try_clone().map_err(|_| Errno::EMFILE),
+        None => fs::open(c"/", libc::O_PATH | libc::O_DIRECTORY, 0),
+    };
+    let root = root.at(Step::Console)?;
     open_pair(root.as_fd(), procfs.as_fd(), process, socket, own).at(Step::Console)
 }
 

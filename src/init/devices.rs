@@ -59,14 +59,14 @@ fn make(dir: BorrowedFd, name: &CStr, node: &Node) -> Result<()> {
         return Err(Errno::EEXIST);
     }
     if stat.st_uid != node.uid || stat.st_gid != node.gid {
-        fs::fchown_path(handle.as_fd(), node.uid, node.gid)?;
+        match fs::fchown_path(handle.as_fd(), node.uid, node.gid) {
+            // The host's node, bound in a user namespace that does not map its owner: it stays the host's.
+            Err(Errno::EPERM) if !made => return Ok(()),
+            other => other?,
+        }
     }
     if !made && stat.st_mode & 0o7777 != node.mode & 0o7777 {
-        match fs::fchmod_path(handle.as_fd(), node.mode & 0o7777) {
-            // Before Linux 6.6 there is no way to change the mode of such a handle without a path: leave it.
-            Ok(()) | Err(Errno::ENOSYS) => {}
-            Err(errno) => return Err(errno),
-        }
+        fs::fchmod_path(handle.as_fd(), node.mode & 0o7777)?;
     }
     Ok(())
 }

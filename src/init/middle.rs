@@ -32,6 +32,10 @@ fn steps(child: &mut Container) -> Outcome {
     // Children are born in the cgroups of their parent.
     enter::join_cgroups(&child.cgroups).at(Step::JoinCgroup)?;
     child.cgroups.clear();
+    // The init process is a copy of this one.
+    if let Some((seal, true)) = child.seal {
+        seal.apply_in_child().at(Step::Seal)?;
+    }
     let user =
         child.join.iter().position(|join| join.1 == libc::CLONE_NEWUSER).map(|at| child.join.remove(at));
     // With the runtime's privileges first: what the user namespace does not own can be joined only now.

@@ -3,6 +3,7 @@
 //! [`container`] is the first process of a container, [`exec`] a further one. The child walks the plan that was
 //! compiled before the clone: it parses nothing, logs nothing, and reports a failing step as numbers; the runtime,
 //! which still has the plan, finds the words (`spawn::explain`). A change to container start begins as a line here.
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 mod binds;
 mod cgroup_mounts;
@@ -66,6 +67,8 @@ pub struct Container<'a> {
     pub gate: Option<OwnedFd>,
     /// cgroup files to write `0` to, before anything else.
     pub cgroups: Vec<OwnedFd>,
+    /// The runtime has this process moved to its cgroup.
+    pub moved: bool,
     /// The container's own procfs once it is mounted, if settings can be written through it.
     pub proc: Option<OwnedFd>,
     /// User namespaces with the mappings of mounts.
@@ -110,19 +113,26 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
     // While this is one thread and owns nothing: on cgroup v1 a self-write of `0` spares the grace period that the
     // runtime's write of a pid costs (7 ms after an idle gap). On v2 clone3 has already put us there.
     enter::join_cgroups(&child.cgroups).at(Step::JoinCgroup)?;
+    // systemd makes the cgroup around this process, which must not have any other one then.
+    if child.moved {
+        child.wire.expect(Kind::CgroupReady).at(Step::JoinCgroup)?;
+    }
     // The runtime's own processors are not the container's; the cgroup alone limits it from here on.
     enter::all_processors().at(Step::Session)?;
+    // Before another process can be in this pid namespace: what shows as this one's executable must not be writable
+    // (CVE-2019-5736). Here and not in the runtime, because there is time: the network namespace is not made yet. As who
+    // the runtime is: the root of a user namespace may have no right to execute the file.
+    if let Some((seal, true)) = child.seal
+        && !plan.namespaces.needs_middle()
+    {
+        seal.apply_in_child().at(Step::Seal)?;
+    }
     // Who this process is decides what it may do, and a change of ids undoes the next two.
     enter::user_namespace(child)?;
     // If the runtime is killed half-way the container must not live on; given up before "created".
     enter::die_with_runtime().at(Step::Session)?;
     // Before any namespace shows us to others: no process of the container may look into this one (CVE-2016-9962).
     enter::hide().at(Step::Session)?;
-    // Before another process can be in this pid namespace: what shows as this one's executable must not be writable
-    // (CVE-2019-5736). Here and not in the runtime, because there is time: the network namespace is not made yet.
-    if let Some((seal, true)) = child.seal {
-        seal.apply_in_child().at(Step::Seal)?;
-    }
     enter::join_namespaces(&child.join)?;
     enter::loopback(&plan.namespaces).at(Step::NewNamespace)?;
     // Before anything reads a clock that counts for the container.
@@ -209,6 +219,10 @@ pub struct Exec<'a> {
     pub wire: Wire,
     /// cgroup files to write `0` to.
     pub cgroups: Vec<OwnedFd>,
+    /// The root of a container without a mount namespace.
+    pub root: Option<OwnedFd>,
+    /// The runtime waits to hear that nothing of the host is open here any more.
+    pub tells: bool,
     /// The container has a user namespace, in which this process is nobody yet.
     pub user_namespace: bool,
     /// Session keyring of the container.
@@ -237,10 +251,22 @@ fn exec_steps(child: &mut Exec) -> Outcome<std::convert::Infallible> {
     // First of all, for the container sees this process from its birth: with CAP_SYS_PTRACE it may look at what is open
     // here (CVE-2016-9962). What the runtime needs of the host later is not open now, see `cmd::exec`.
     let mut keep = vec![child.wire.as_fd().as_raw_fd()];
-    keep.extend(child.cgroups.iter().chain(&child.terminal).map(AsRawFd::as_raw_fd));
+    keep.extend(child.cgroups.iter().chain(&child.terminal).chain(&child.root).map(AsRawFd::as_raw_fd));
     keep_only(&keep, child.preserve_fds).at(Step::CloseFds)?;
-    enter::join_cgroups(&std::mem::take(&mut child.cgroups)).at(Step::JoinCgroup)?;
+    if child.tells {
+        child.wire.send(Kind::Ready).at(Step::Gate)?;
+    }
+    enter::join_cgroups(&child.cgroups).at(Step::JoinCgroup)?;
     enter::processors(init).at_index(Step::Scheduling, 4)?;
+    if let Some(root) = child.root.take() {
+        root::enter(root.as_fd()).at(Step::Root)?;
+    }
+    if !child.cgroups.is_empty() {
+        // Together: on cgroup v1 it is a dozen of them.
+        let mut keep = vec![child.wire.as_fd().as_raw_fd()];
+        keep.extend(child.terminal.as_ref().map(AsRawFd::as_raw_fd));
+        keep_only(&keep, child.preserve_fds).at(Step::CloseFds)?;
+    }
     if child.user_namespace {
         enter::become_root().at(Step::UserNamespace)?;
     }

@@ -11,6 +11,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// No mount made from here on may reach the host.
 pub fn isolate(plan: &Plan) -> Result<()> {
+    if !plan.namespaces.private(libc::CLONE_NEWNS) {
+        // It is the runtime's: how its mounts propagate is not ours to change.
+        return Ok(());
+    }
     mount::mount(None, c"/", None, plan.isolation, None)?;
     if plan.root_propagation.is_none() {
         return Ok(());
@@ -50,7 +54,10 @@ pub fn bind(rootfs: &CStr) -> Result<OwnedFd> {
 /// Makes `root` the root directory and lets go of the old one: never by chroot alone, which can be left again.
 pub fn pivot(plan: &Plan, root: BorrowedFd) -> Result<()> {
     nix::unistd::fchdir(root)?;
-    if plan.pivot {
+    if !plan.namespaces.private(libc::CLONE_NEWNS) {
+        // Nothing to pivot in (runc does the same): such a container is for those who trust its program.
+        nix::unistd::chroot(c".")?;
+    } else if plan.pivot {
         match plan.root_propagation {
             None => {
                 mount::pivot_to_cwd()?;
@@ -81,6 +88,13 @@ pub fn pivot(plan: &Plan, root: BorrowedFd) -> Result<()> {
         mount::mount(None, c"/", None, flags, None)?;
     }
     Ok(())
+}
+
+/// exec in a container without a mount namespace, whose root nothing else would make this process's.
+pub fn enter(root: BorrowedFd) -> Result<()> {
+    nix::unistd::fchdir(root)?;
+    nix::unistd::chroot(c".")?;
+    nix::unistd::chdir(c"/")
 }
 
 /// `--no-pivot`: the host's mounts stay below the covered root, and with a whole procfs or sysfs among them the kernel
@@ -141,6 +155,16 @@ fn whole_kernel_view(line: &str) -> Option<Vec<u8>> {
     Some(path)
 }
 
+fn own_proc() -> Result<OwnedFd> {
+    let context = mount::fs_open(c"proc")?;
+    mount::fs_mount(context.as_fd(), attr::NOSUID | attr::NODEV | attr::NOEXEC)
+}
+
+fn hosts_proc() -> Result<OwnedFd> {
+    let proc = fs::open(c"/proc", libc::O_PATH | libc::O_DIRECTORY, 0)?;
+    if super::path::is_procfs(proc.as_fd())? { Ok(proc) } else { Err(Errno::ENODEV) }
+}
+
 fn set_root_readonly() -> Result<()> {
     let root = fs::open(c"/", libc::O_PATH | libc::O_DIRECTORY, 0)?;
     mount::set_attr(root.as_fd(), &MountAttr { set: attr::RDONLY, ..Default::default() }, false)
@@ -154,10 +178,13 @@ pub fn sysctl(settings: &[(CString, CString)], proc: Option<OwnedFd>) -> Outcome
     }
     let proc = match proc {
         Some(proc) => proc,
-        None => {
-            let context = mount::fs_open(c"proc").at(Step::Sysctl)?;
-            mount::fs_mount(context.as_fd(), attr::NOSUID | attr::NODEV | attr::NOEXEC).at(Step::Sysctl)?
+        None => match own_proc() {
+            // The pid namespace is one that the user namespace does not own: then the runtime's own procfs, which the
+            // container has not touched, stands in. Settings are those of the writer's namespaces.
+            Err(Errno::EPERM) => hosts_proc(),
+            other => other,
         }
+        .at(Step::Sysctl)?,
     };
     let sys =
         fs::openat2(proc.as_fd(), c"sys", libc::O_PATH | libc::O_DIRECTORY, 0, BENEATH).at(Step::Sysctl)?;

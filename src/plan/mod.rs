@@ -40,7 +40,7 @@ pub struct Plan {
     pub rootfs: CString,
     /// `root.readonly`.
     pub root_readonly: bool,
-    /// Propagation of the whole tree before anything is mounted (`MS_SLAVE | MS_REC` unless configured).
+    /// Propagation of the host's tree before anything is mounted (`MS_SLAVE | MS_REC` unless configured).
     pub isolation: u64,
     /// `linux.rootfsPropagation` as `MS_*` flags for the container's `/` after the pivot.
     pub root_propagation: Option<u64>,
@@ -146,7 +146,11 @@ pub fn compile(spec: &Spec, id: &str, bundle: &Path, rootfs: &Path, options: Opt
         time_offsets: namespaces::time_offsets(linux, &namespaces)?,
         rootfs: c_path(rootfs, "/root/path")?,
         root_readonly: spec.root().as_ref().is_some_and(|root| root.readonly().unwrap_or(false)),
-        isolation: root_propagation.unwrap_or(libc::MS_SLAVE | libc::MS_REC),
+        isolation: match root_propagation.unwrap_or(libc::MS_SLAVE | libc::MS_REC) {
+            // What cannot be copied could be no source of a bind mount; the root turns so after the pivot.
+            flags if flags & libc::MS_UNBINDABLE != 0 => flags & !libc::MS_UNBINDABLE | libc::MS_PRIVATE,
+            flags => flags,
+        },
         root_propagation,
         pivot: !options.no_pivot,
         devices: own_devices,

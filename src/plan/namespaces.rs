@@ -113,11 +113,25 @@ pub fn compile(linux: &Linux) -> Result<Namespaces> {
         }
     }
     if !namespaces.private(libc::CLONE_NEWNS) {
-        bail!("/linux/namespaces: a container without a mount namespace is not supported");
+        check_without_mount(linux, &namespaces)?;
     }
     // The mount namespace last of the joined ones: the paths of the others are looked up in the runtime's own.
     namespaces.join.sort_by_key(|join| (join.flag == libc::CLONE_NEWNS, join.index));
     Ok(namespaces)
+}
+
+/// Without a mount namespace the root is mounted in the runtime's, where nothing may be hidden from all and a user
+/// namespace has no right to mount.
+fn check_without_mount(linux: &Linux, namespaces: &Namespaces) -> Result<()> {
+    for (paths, field) in [(linux.masked_paths(), "maskedPaths"), (linux.readonly_paths(), "readonlyPaths")] {
+        if paths.as_ref().is_some_and(|paths| !paths.is_empty()) {
+            bail!("/linux/{field}: unable to restrict sys entries without a private MNT namespace");
+        }
+    }
+    if namespaces.private(libc::CLONE_NEWUSER) {
+        bail!("/linux/namespaces: a container with a user namespace needs a mount namespace as well");
+    }
+    Ok(())
 }
 
 /// `linux.timeOffsets` as `/proc/self/timens_offsets` takes them; empty without any.
@@ -179,6 +193,7 @@ mod tests {
         assert!(
             error(r#"[{"type":"mount"},{"type":"ipc","path":"x"}]"#).starts_with("/linux/namespaces/1/path")
         );
-        assert!(error("[]").contains("mount namespace"));
+        assert!(parse("[]").is_ok());
+        assert!(error(r#"[{"type":"user"}]"#).contains("mount namespace"));
     }
 }

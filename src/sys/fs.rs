@@ -19,8 +19,17 @@ fn owned(fd: libc::c_long) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd as RawFd) }
 }
 
-/// openat2(2), Linux 5.6, close-on-exec. `mode` must be 0 without `O_CREAT`.
+/// openat2(2), close-on-exec, `mode` 0 without `O_CREAT`; where the kernel lacks it (before Linux 5.6) or a filter answers
+/// for it, the same by hand.
 pub fn openat2(dir: BorrowedFd, path: &CStr, flags: i32, mode: u32, resolve: u64) -> Result<OwnedFd> {
+    match openat2_kernel(dir, path, flags, mode, resolve) {
+        Err(super::Errno::ENOSYS | super::Errno::EPERM) => super::lookup::open(dir, path, flags, resolve),
+        other => other,
+    }
+}
+
+/// The call itself.
+pub fn openat2_kernel(dir: BorrowedFd, path: &CStr, flags: i32, mode: u32, resolve: u64) -> Result<OwnedFd> {
     // SAFETY: open_how is plain data for which all zeroes is valid.
     let mut how: libc::open_how = unsafe { std::mem::zeroed() };
     how.flags = (flags | libc::O_CLOEXEC) as u32 as u64;
@@ -63,13 +72,20 @@ pub fn open(path: &CStr, flags: i32, mode: u32) -> Result<OwnedFd> {
     openat(nix::fcntl::AT_FDCWD, path, flags, mode)
 }
 
-/// fchmodat2(2) on the descriptor itself where the kernel has it (Linux 6.6), `ENOSYS` elsewhere.
+/// fchmodat2(2) on the descriptor itself; before Linux 6.6, or behind a filter, by the host's procfs, which must still be at
+/// `/proc`.
 pub fn fchmod_path(fd: BorrowedFd, mode: u32) -> Result<()> {
     // SAFETY: the empty path is a static NUL-terminated string.
-    check(unsafe {
+    match check(unsafe {
         libc::syscall(libc::SYS_fchmodat2, fd.as_raw_fd(), c"".as_ptr(), mode, libc::AT_EMPTY_PATH)
-    })
-    .map(drop)
+    }) {
+        Err(super::Errno::ENOSYS | super::Errno::EPERM) => {
+            let path = format!("/proc/self/fd/{}\0", fd.as_raw_fd());
+            // SAFETY: `path` ends with NUL and outlives the call.
+            check(unsafe { libc::chmod(path.as_ptr().cast(), mode) } as libc::c_long).map(drop)
+        }
+        other => other.map(drop),
+    }
 }
 
 /// fchownat(2) on the descriptor itself, which may be `O_PATH`.
@@ -144,7 +160,23 @@ fn close_range(first: u32, flags: libc::c_uint) -> Result<()> {
     // SAFETY: no memory is passed.
     match check(unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, flags) }) {
         Ok(_) => Ok(()),
-        // Before 5.9, 5.11, or behind a filter: one fcntl or close a descriptor, up to the limit.
+        // Before 5.9, 5.11, or behind a filter: one fcntl or close a descriptor. The marking is main's first act, with the
+        // host's procfs to ask; the caller may have lowered the limit below what it left open.
+        Err(super::Errno::ENOSYS | super::Errno::EINVAL | super::Errno::EPERM) if flags != 0 => {
+            let mut own = nix::dir::Dir::open(
+                "/proc/self/fd",
+                nix::fcntl::OFlag::O_RDONLY,
+                nix::sys::stat::Mode::empty(),
+            )?;
+            for entry in own.iter() {
+                let number = entry?.file_name().to_str().ok().and_then(|name| name.parse::<u32>().ok());
+                if let Some(fd) = number.filter(|&fd| fd >= first) {
+                    // SAFETY: no memory is passed; the number is open.
+                    unsafe { libc::fcntl(fd as i32, libc::F_SETFD, libc::FD_CLOEXEC) };
+                }
+            }
+            Ok(())
+        }
         Err(super::Errno::ENOSYS | super::Errno::EINVAL | super::Errno::EPERM) => {
             // SAFETY: plain data, written by getrlimit.
             let mut limit: libc::rlimit = unsafe { std::mem::zeroed() };
@@ -152,13 +184,7 @@ fn close_range(first: u32, flags: libc::c_uint) -> Result<()> {
             check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } as libc::c_long)?;
             for fd in first..limit.rlim_cur.min(1 << 20) as u32 {
                 // SAFETY: no memory is passed; a number that is not open yields EBADF, which is what is wanted.
-                unsafe {
-                    if flags == 0 {
-                        libc::close(fd as i32);
-                    } else {
-                        libc::fcntl(fd as i32, libc::F_SETFD, libc::FD_CLOEXEC);
-                    }
-                }
+                unsafe { libc::close(fd as i32) };
             }
             Ok(())
         }
@@ -255,6 +281,17 @@ pub fn lock(fd: BorrowedFd) -> Result<()> {
             other => return other.map(drop),
         }
     }
+}
+
+/// The id of the mount on which `path` lies: that of the topmost one, if it is a mount point (Linux 5.8).
+pub fn mount_id(path: &CStr) -> Result<u64> {
+    // SAFETY: statx is plain data for which all zeroes is valid.
+    let mut found: libc::statx = unsafe { std::mem::zeroed() };
+    let flags = libc::AT_SYMLINK_NOFOLLOW;
+    // SAFETY: `path` is NUL-terminated, and `found` is a live statx.
+    check(unsafe { libc::statx(libc::AT_FDCWD, path.as_ptr(), flags, libc::STATX_MNT_ID, &raw mut found) }
+        as libc::c_long)?;
+    Ok(found.stx_mnt_id)
 }
 
 /// open(2) without close-on-exec, for a standard stream that was missing.

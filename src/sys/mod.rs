@@ -11,6 +11,7 @@ pub mod exe;
 pub mod fs;
 pub mod key;
 pub mod layout;
+mod lookup;
 pub mod lsm;
 pub mod mount;
 pub mod net;
@@ -34,6 +35,10 @@ pub(crate) fn check(ret: libc::c_long) -> Result<libc::c_long> {
 /// `no such file or directory` and `permission denied`.
 pub fn words(errno: Errno) -> String {
     let text = match errno {
+        // An old kernel, or a filter around us: the words that follow help, those before are what engines know.
+        Errno::ENOSYS => {
+            "function not implemented (Linux 5.14 is needed, and no filter that hides its calls)"
+        }
         Errno::ERANGE => "numerical result out of range",
         Errno::EOPNOTSUPP => "operation not supported",
         _ => errno.desc(),

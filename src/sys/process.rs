@@ -36,12 +36,39 @@ pub fn clone3(flags: u64, cgroup: Option<BorrowedFd>) -> Result<Cloned> {
     // SAFETY: `args` is initialised and its size is given; no CLONE_VM, so the child runs on its own copy of this
     // stack; this program has no other thread that could hold a lock (design rule: no threads before the last fork).
     let pid =
-        check(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) })?;
+        match check(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) })
+        {
+            // Before Linux 5.3, or behind a filter, which cannot look into what clone3 is given and so often forbids it.
+            Err(Errno::ENOSYS | Errno::EPERM) => clone2(flags, cgroup, &mut pidfd),
+            other => other,
+        }?;
     if pid == 0 {
         return Ok(Cloned::Child);
     }
     // SAFETY: CLONE_PIDFD made the kernel store a new descriptor (close-on-exec) here.
     Ok(Cloned::Parent(pid as i32, unsafe { OwnedFd::from_raw_fd(pidfd) }))
+}
+
+/// clone(2), which knows neither cgroups (`EOPNOTSUPP`) nor time namespaces (`EINVAL`).
+#[cfg(target_arch = "x86_64")]
+fn clone2(flags: u64, cgroup: Option<BorrowedFd>, pidfd: &mut RawFd) -> Result<libc::c_long> {
+    if cgroup.is_some() {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    if flags & CLONE_NEWTIME as u64 != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let flags = flags | (libc::CLONE_PIDFD | libc::SIGCHLD) as u64;
+    let none = std::ptr::null_mut::<libc::c_void>();
+    // SAFETY: as for clone3: no CLONE_VM, so the child runs on its own copy of this stack; `pidfd` is where CLONE_PIDFD
+    // stores the descriptor; the other pointers are not used with these flags.
+    check(unsafe { libc::syscall(libc::SYS_clone, flags, none, std::ptr::from_mut(pidfd), none, none) })
+}
+
+/// The order of clone(2)'s arguments differs elsewhere, and such kernels are newer.
+#[cfg(not(target_arch = "x86_64"))]
+fn clone2(_: u64, _: Option<BorrowedFd>, _: &mut RawFd) -> Result<libc::c_long> {
+    Err(Errno::ENOSYS)
 }
 
 /// fork(2) by clone3, for hooks: no pidfd kept by number.
@@ -161,6 +188,25 @@ pub fn set_gid(gid: u32) -> Result<()> {
 pub fn set_uid(uid: u32) -> Result<()> {
     // SAFETY: no memory is passed.
     check(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }).map(drop)
+}
+
+/// Calls `work` with file access as root of the user namespace that was joined, for a process whose own ids it does not
+/// map: what is made meanwhile has an owner. The ids that the process itself has have no number there; setreuid(2)
+/// without a change gives the file access back to them.
+pub fn with_files_of_root<T>(work: impl FnOnce() -> T) -> T {
+    // SAFETY: no memory is passed. These calls cannot fail in a way that matters: without the right to the id nothing
+    // changes, and what is made then belongs to nobody, which its next user notices.
+    unsafe {
+        libc::syscall(libc::SYS_setfsgid, 0);
+        libc::syscall(libc::SYS_setfsuid, 0);
+    }
+    let result = work();
+    // SAFETY: as above.
+    unsafe {
+        libc::syscall(libc::SYS_setregid, -1, -1);
+        libc::syscall(libc::SYS_setreuid, -1, -1);
+    }
+    result
 }
 
 /// Was this program started as root of its user namespace? Asks no system call.

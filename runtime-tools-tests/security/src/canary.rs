@@ -53,19 +53,25 @@ impl Canary {
         for path in now.keys() {
             ensure!(self.manifest.contains_key(path), "CANARY: {} was made", path.display());
         }
-        let (now, was) = (settings(), &self.settings);
-        if now != *was {
-            // A hole must not outlive the test that found it.
-            for (path, value) in SETTINGS.iter().zip(was) {
-                let _ = fs::write(path, value);
-            }
-        }
-        ensure!(now == *was, "CANARY: a setting of the host was changed: {now:?}, was {was:?}");
-        Ok(())
+        unchanged(&self.settings)
     }
 }
 
-fn settings() -> Vec<String> {
+/// Fails when a setting of the host is not what it `was`, and puts it back: a hole must not outlive its test.
+pub fn unchanged(was: &[String]) -> Result<()> {
+    let now = settings();
+    if now != *was {
+        for (path, value) in SETTINGS.iter().zip(was) {
+            // Some are not there, or not writable; then they were not changed either.
+            let _ = fs::write(path, value);
+        }
+    }
+    ensure!(now == *was, "CANARY: a setting of the host was changed: {now:?}, was {was:?}");
+    Ok(())
+}
+
+/// The settings of the host that are watched.
+pub fn settings() -> Vec<String> {
     SETTINGS.iter().map(|path| fs::read_to_string(path).unwrap_or_default()).collect()
 }
 

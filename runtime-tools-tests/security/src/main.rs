@@ -165,7 +165,11 @@ fn run(o: &Options) -> Result<i32> {
                 loop {
                     let n = next.fetch_add(1, Ordering::Relaxed);
                     let Some(case) = all.get(n) else { break };
-                    let limit = 90_000 + if case.race { u64::from(o.attempts) * 300 } else { 0 };
+                    let limit = match (case.race, case.slow) {
+                        (true, _) => 90_000 + u64::from(o.attempts) * 300,
+                        (_, true) => 400_000,
+                        _ => 90_000,
+                    };
                     let args = json!({
                         "test": case.id,
                         "dir": dir.join(format!("t{n}")),

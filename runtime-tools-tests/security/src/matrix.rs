@@ -2,9 +2,10 @@
 
 use crate::cx::{Cx, Skip};
 use crate::leaks::{Snapshot, difference};
-use crate::{cases, tests, variant};
+use crate::{canary, cases, tests, variant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
+use std::path::Path;
 
 /// One line of the matrix.
 pub struct Case {
@@ -18,6 +19,8 @@ pub struct Case {
     pub advisories: String,
     /// Needs many attempts.
     pub race: bool,
+    /// Needs minutes.
+    pub slow: bool,
     variants: Vec<Value>,
     suite: Vec<String>,
     code: Option<String>,
@@ -46,6 +49,7 @@ pub fn load() -> Result<Vec<Case>> {
                 rules: text("rules"),
                 advisories: text("advisories"),
                 race: v["race"] == true,
+                slow: v["slow"] == true,
                 variants: list("variants"),
                 suite: list("suite").iter().filter_map(|s| s.as_str().map(String::from)).collect(),
                 code: v["code"].as_str().map(String::from),
@@ -56,7 +60,7 @@ pub fn load() -> Result<Vec<Case>> {
 
 /// Runs every part of a case; each must leave nothing behind.
 pub fn run(cx: &Cx, case: &Case, attempts: u32) -> Result<Ended> {
-    let before = cx.snapshot()?;
+    let before = (cx.snapshot()?, canary::settings());
     let mut tally = Tally::default();
     for v in &case.variants {
         let name = v["as"].as_str().unwrap_or("variant").to_string();
@@ -67,7 +71,10 @@ pub fn run(cx: &Cx, case: &Case, attempts: u32) -> Result<Ended> {
             tests::all().into_iter().filter(|t| t.name.starts_with(wanted.as_str())).collect();
         ensure!(!matching.is_empty(), "the suite has no test {wanted}");
         for test in matching {
-            tally.add(test.name, settled(cx, &before, (test.run)(cx)).map(|()| None));
+            tally.add(
+                test.name,
+                settled(cx, &before, apart(cx, &cx.runtime).and_then(|cx| (test.run)(&cx))).map(|()| None),
+            );
         }
     }
     if let Some(name) = &case.code {
@@ -76,9 +83,32 @@ pub fn run(cx: &Cx, case: &Case, attempts: u32) -> Result<Ended> {
     tally.end()
 }
 
+/// The same surroundings with another runtime and a directory of its own.
+pub fn apart(cx: &Cx, runtime: &Path) -> Result<Cx> {
+    let dir = cx.path(&format!("with.{}", cx.next()));
+    std::fs::create_dir(&dir)?;
+    let root = cx.root.clone();
+    Ok(Cx {
+        dir,
+        root,
+        runtime: runtime.to_path_buf(),
+        kind: cx.kind.clone(),
+        reference: None,
+        view: cx.view,
+        cgroup: cx.cgroup.clone(),
+        mark: cx.mark.clone(),
+        probe: cx.probe.clone(),
+        configs: cx.configs.clone(),
+        count: std::cell::Cell::new(cx.next() * 10_000),
+    })
+}
+
 /// The result, or a failure when something was left.
-fn settled<T>(cx: &Cx, before: &Snapshot, result: Result<T>) -> Result<T> {
+fn settled<T>(cx: &Cx, before: &(Snapshot, Vec<String>), result: Result<T>) -> Result<T> {
+    let kept = canary::unchanged(&before.1);
     let value = result?;
+    kept?;
+    let before = &before.0;
     let left = difference(before, &cx.snapshot()?);
     ensure!(left.is_empty(), "left behind: {}", left.join("; "));
     Ok(value)

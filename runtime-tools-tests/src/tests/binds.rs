@@ -388,8 +388,10 @@ fn rootfs_propagation(cx: &Cx) -> Result<()> {
 
 /// Masks and read-only paths are copies of mounts, which an unbindable one refuses: it turns so at the end.
 fn rootfs_propagation_runbindable(cx: &Cx) -> Result<()> {
+    let dir = source(cx, "source")?;
     let mut b = cx.bundle()?;
-    b.set("/linux/rootfsPropagation", json!("runbindable"));
+    b.set("/linux/rootfsPropagation", json!("runbindable")).mount("/mnt", "bind", &dir, &["bind"]);
+    b.mount("/etc/host", "bind", "/proc/version", &["bind", "ro"]);
     let all = mounts_of(&mut b)?;
     eq("root", tag(at(&all, "/")?), "unbindable".to_string())?;
     eq("below", tag(at(&all, "/dev")?), "unbindable".to_string())?;

@@ -44,6 +44,7 @@ fn shown(cx: &Cx, tree: &str) -> bool {
 }
 
 fn path_absolute(cx: &Cx) -> Result<()> {
+    cx.need_systemd(false)?;
     let mut b = cx.bundle()?;
     let wanted = format!("{}/a/b", cx.cgroup);
     b.set("/linux/cgroupsPath", json!(wanted));
@@ -59,6 +60,7 @@ fn path_absolute(cx: &Cx) -> Result<()> {
 
 /// v1: below the runtime's own cgroup. v2: beside it, as a cgroup with processes cannot have children with controllers.
 fn path_relative(cx: &Cx) -> Result<()> {
+    cx.need_systemd(false)?;
     if cx.kind == "crun" {
         return skip("crun takes it from the top of the tree");
     }
@@ -90,6 +92,7 @@ fn path_absent(cx: &Cx) -> Result<()> {
 
 /// Never above the tree's root, nor outside of it.
 fn path_with_dots(cx: &Cx) -> Result<()> {
+    cx.need_systemd(false)?;
     let mut b = cx.bundle()?;
     b.set("/linux/cgroupsPath", json!(format!("/../..{}/x/../dots", cx.cgroup)));
     let c = b.create()?;
@@ -103,6 +106,7 @@ fn path_with_dots(cx: &Cx) -> Result<()> {
 }
 
 fn every_tree_is_joined(cx: &Cx) -> Result<()> {
+    cx.need_systemd(false)?;
     let c = cx.bundle()?.create()?;
     let pid = c.pid()?;
     for tree in cgroup::trees()? {

@@ -413,14 +413,14 @@ fn mount_points_are_made_again(cx: &Cx) -> Result<()> {
         &["bind", "rw"],
     );
     let s = start(&mut b)?;
-    let before = crate::leaks::snapshot(&cx.cgroup, "none", &cx.path("none"))?;
+    let before = crate::leaks::snapshot(&cx.cgroup, "none", &cx.path("none"), cx.systemd)?;
     let count = s.save(&[])?;
     fs::remove_dir_all(outer.join("for"))?;
     fs::remove_dir(b.rootfs().join("test"))?;
     s.restore(count, &[])?;
     let said = s.c.exec(&[], &["cat", "/test/for/nested/here"])?.ok()?.stdout;
     ensure!(said.contains("here"), "{said}");
-    let after = crate::leaks::snapshot(&cx.cgroup, "none", &cx.path("none"))?;
+    let after = crate::leaks::snapshot(&cx.cgroup, "none", &cx.path("none"), cx.systemd)?;
     let mounts: Vec<String> =
         crate::leaks::difference(&before, &after).into_iter().filter(|d| d.starts_with("mount")).collect();
     eq("mounts on the host", mounts, Vec::<String>::new())?;

@@ -223,6 +223,7 @@ fn namespaces_of_container_hooks(cx: &Cx) -> Result<()> {
 
 /// The namespaces are there, the process is in its cgroup; an engine sets up the network from here.
 fn create_runtime_sees_the_new_process(cx: &Cx) -> Result<()> {
+    cx.need_systemd(false)?;
     let mut b = cx.bundle()?;
     let files = [b.hook("prestart", &[]), b.hook("createRuntime", &[])];
     let cgroup = b.config["linux"]["cgroupsPath"].as_str().unwrap_or_default().to_string();

@@ -353,6 +353,7 @@ fn delete_force_leftovers(cx: &Cx) -> Result<()> {
 }
 
 fn delete_removes_what_create_made(cx: &Cx) -> Result<()> {
+    cx.need_systemd(false)?;
     let mut b = cx.bundle()?;
     b.set("/linux/cgroupsPath", json!(format!("{}/deep/er/c", cx.cgroup)));
     let c = b.create()?;
@@ -367,6 +368,7 @@ fn delete_removes_what_create_made(cx: &Cx) -> Result<()> {
 }
 
 fn delete_keeps_what_others_made(cx: &Cx) -> Result<()> {
+    cx.need_systemd(false)?;
     let parent = format!("{}/ours", cx.cgroup);
     crate::cgroup::make(&parent)?;
     let mut b = cx.bundle()?;

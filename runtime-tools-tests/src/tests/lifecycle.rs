@@ -226,6 +226,7 @@ fn start_after_init_died(cx: &Cx) -> Result<()> {
 }
 
 fn init_reparents_to_the_caller(cx: &Cx) -> Result<()> {
+    cx.need_systemd(false)?;
     let mut b = cx.bundle()?;
     b.probe(&["sleep"]);
     let c = b.create()?;
@@ -338,6 +339,7 @@ fn run_forwards_signals(cx: &Cx) -> Result<()> {
 }
 
 fn run_two_of_one_bundle(cx: &Cx) -> Result<()> {
+    cx.need_systemd(false)?;
     let mut b = cx.bundle()?;
     b.probe(&["sleep"]);
     let first = b.start()?;

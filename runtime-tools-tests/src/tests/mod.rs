@@ -43,6 +43,7 @@ mod seccomp;
 mod seccomp_agent;
 mod state;
 mod stdio;
+mod systemd;
 mod terminal;
 mod update;
 mod user_namespaces;
@@ -122,6 +123,7 @@ pub fn all() -> Vec<Test> {
         annotations::TESTS,
         wrong_values::TESTS,
         checkpoint::TESTS,
+        systemd::TESTS,
         configs::TESTS,
         compare_with::TESTS,
     ]

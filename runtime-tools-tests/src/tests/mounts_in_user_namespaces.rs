@@ -267,7 +267,8 @@ fn proc_of_the_host(cx: &Cx) -> Result<()> {
 }
 
 fn mqueue_of_the_host(cx: &Cx) -> Result<()> {
-    if !Path::new("/dev/mqueue").is_dir() || fs::metadata("/dev/mqueue")?.dev() == fs::metadata("/dev")?.dev()
+    if !Path::new("/dev/mqueue").is_dir()
+        || fs::metadata("/dev/mqueue")?.dev() == fs::metadata("/dev")?.dev()
     {
         return skip("no mqueue on the host to show");
     }

@@ -12,7 +12,10 @@ tests!["namespaces":
     new_ones,
     inherited,
     inherited_all_but_mount,
-    inherited_mount deviates ["naru" = "needs a mount namespace"],
+    inherited_mount,
+    inherited_mount_is_cleaned_up deviates ["runc" = "leaves the mounts", "crun" = "leaves the mounts"],
+    inherited_mount_and_exec deviates ["runc" = "leaves the mounts, and exec sees the host's root", "crun" = "leaves the mounts"],
+    inherited_mount_refusals deviates ["crun" = "takes them", "runc" = "takes some of them"],
     joined_network,
     joined_ipc,
     joined_uts,
@@ -107,6 +110,71 @@ fn inherited_mount(cx: &Cx) -> Result<()> {
         while nix::mount::umount2(&target, nix::mount::MntFlags::MNT_DETACH).is_ok() {}
     }
     same("mnt", &seen?["ns"]["mnt"], json!(own("mnt")?))
+}
+
+/// A bundle that shares the mount namespace, with a mount point of its own as the root filesystem.
+fn sharing_mounts(cx: &Cx) -> Result<crate::bundle::Bundle<'_>> {
+    let mut b = cx.bundle()?;
+    b.without_namespace("mount").remove("/linux/maskedPaths").remove("/linux/readonlyPaths");
+    b.without_mount("/sys").without_mount("/sys/fs/cgroup");
+    Ok(b)
+}
+
+fn inherited_mount_is_cleaned_up(cx: &Cx) -> Result<()> {
+    let before = cx.snapshot()?;
+    let mut b = sharing_mounts(cx)?;
+    // The root filesystem is a mount already, as an engine's: it stays.
+    let root = b.rootfs();
+    nix::mount::mount(Some(&root), &root, None::<&str>, nix::mount::MsFlags::MS_BIND, None::<&str>)?;
+    let mounted = cx.snapshot()?;
+    let mut tested = || -> Result<()> {
+        same("pid", &b.inside()?["pid"], json!(1))?;
+        cx.nothing_left(&mounted)?;
+        b.set("/process/args", json!(["/missing"])).run()?.code(1)?;
+        cx.nothing_left(&mounted)?;
+        b.mount("/x", "tmpfs", "tmpfs", &["size=nonsense"]).run()?.code(1)?;
+        cx.nothing_left(&mounted)
+    };
+    let tested = tested();
+    while nix::mount::umount2(&root, nix::mount::MntFlags::MNT_DETACH).is_ok() {}
+    tested?;
+    cx.nothing_left(&before)
+}
+
+fn inherited_mount_and_exec(cx: &Cx) -> Result<()> {
+    let mut b = sharing_mounts(cx)?;
+    b.probe(&["sleep"]);
+    let root = b.rootfs();
+    let tested = || -> Result<()> {
+        let c = b.start()?;
+        let v = c.exec_inside(&[])?;
+        same("mnt", &v["ns"]["mnt"], json!(own("mnt")?))?;
+        let names = v["root"].to_string();
+        c.end()?;
+        ensure!(names.contains("mnt") && !names.contains("boot"), "the root shows {names}");
+        Ok(())
+    }();
+    if cx.kind != "naru" {
+        for target in [root.join("proc"), root.join("dev"), root.clone()] {
+            while nix::mount::umount2(&target, nix::mount::MntFlags::MNT_DETACH).is_ok() {}
+        }
+    }
+    tested
+}
+
+fn inherited_mount_refusals(cx: &Cx) -> Result<()> {
+    let before = cx.snapshot()?;
+    let mut b = sharing_mounts(cx)?;
+    for field in ["maskedPaths", "readonlyPaths"] {
+        let mut b = sharing_mounts(cx)?;
+        b.set(&format!("/linux/{field}"), json!(["/proc/x"]));
+        b.run()?.fails(&["unable to restrict sys entries without a private MNT namespace"])?;
+    }
+    b.push("/linux/namespaces", json!({"type": "user"}));
+    let map = json!([{"containerID": 0, "hostID": 1000, "size": 10}]);
+    b.set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map);
+    b.run()?.fails(&["/linux/namespaces"])?;
+    cx.nothing_left(&before)
 }
 
 /// A process in namespaces of its own, made with unshare(1).

@@ -27,6 +27,7 @@ tests!["resources":
     cpu_shares_zero_is_unset,
     cpuset,
     pids,
+    pids_zero deviates ["runc" = "1.3 takes it for absent", "crun" = "takes it for absent"],
     pids_unlimited,
     pids_limit_holds,
     blkio_throttle_v1,
@@ -256,6 +257,16 @@ fn cpuset(cx: &Cx) -> Result<()> {
 fn pids(cx: &Cx) -> Result<()> {
     cx.need_controller("pids")?;
     check(cx, json!({"pids": {"limit": 1000}}), "pids", &[("pids.max", "1000")])
+}
+
+/// A limit since version 1.3 of the specification; 1 is the least that can be.
+fn pids_zero(cx: &Cx) -> Result<()> {
+    cx.need_controller("pids")?;
+    check(cx, json!({"pids": {"limit": 0}}), "pids", &[("pids.max", "1")])?;
+    if !cx.systemd {
+        check(cx, json!({"pids": {}}), "pids", &[("pids.max", "max")])?;
+    }
+    Ok(())
 }
 
 fn pids_unlimited(cx: &Cx) -> Result<()> {

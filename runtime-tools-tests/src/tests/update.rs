@@ -453,6 +453,7 @@ fn states(cx: &Cx) -> Result<()> {
 
 /// All or nothing, and what was refused is not remembered either.
 fn failure_changes_nothing(cx: &Cx) -> Result<()> {
+    cx.need_systemd(false)?;
     cx.need_controller("pids")?;
     cx.need_controller("cpu")?;
     cx.need_controller("memory")?;
@@ -514,6 +515,7 @@ fn later_updates_know_earlier_ones(cx: &Cx) -> Result<()> {
 
 /// Ten updates at once, half of them of the quota and half of the period: the last of each is in force.
 fn at_the_same_time(cx: &Cx) -> Result<()> {
+    cx.need_systemd(false)?;
     cx.need_controller("cpu")?;
     let c = limited(cx, json!({"cpu": {"quota": 50_000, "period": 100_000}}))?.start()?;
     let mut running = vec![];

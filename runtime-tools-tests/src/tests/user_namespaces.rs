@@ -16,7 +16,7 @@ tests!["user_namespaces":
     root_inside_is_mapped,
     loopback_is_on,
     several_ranges,
-    owners_of_what_is_mounted,
+    owners_of_what_is_mounted deviates ["runc" = "leaves the group of message queues to nobody"],
     devices_are_bound deviates ["runc" = "binds a fifo of the host"],
     device_that_is_another deviates ["runc" = "binds whatever is there", "crun" = "binds whatever is there"],
     other_namespaces_belong_to_it,
@@ -49,6 +49,7 @@ tests!["user_namespaces":
     nested,
     delegated_cgroup deviates ["runc" = "only with the systemd driver"],
     own_binary_is_out_of_reach,
+    own_binary_closed_to_others,
     errors deviates ["crun" = "takes some of them", "runc" = "takes an unmapped user for a failure of the init process"],
     nothing_is_left_of_a_failure deviates ["crun" = "has words of its own"],
 ];
@@ -725,6 +726,26 @@ fn own_binary_is_out_of_reach(cx: &Cx) -> Result<()> {
     let written = fs::OpenOptions::new().write(true).open(&exe);
     c.delete_force()?;
     ensure!(written.is_err(), "the runtime's file can be opened for writing");
+    Ok(())
+}
+
+/// The container's root may not even execute the runtime.
+fn own_binary_closed_to_others(cx: &Cx) -> Result<()> {
+    let copy = cx.path("the-runtime");
+    fs::copy(&cx.runtime, &copy)?;
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o700))?;
+    let holder = Holder::new(cx)?;
+    let mut b = bundle(cx)?;
+    for joins in [false, true] {
+        if joins {
+            join(&mut b, &holder.path("user"));
+        }
+        b.probe(&["say", "fine"]).save()?;
+        let run = ["run", "--bundle", &b.path(), &cx.id()];
+        let out = Command::new(&copy).arg("--root").arg(&cx.root).args(run).stdin(Stdio::null()).output()?;
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        eq("output", (String::from_utf8_lossy(&out.stdout).trim(), said.as_str()), ("fine", ""))?;
+    }
     Ok(())
 }
 

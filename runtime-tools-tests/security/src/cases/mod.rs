@@ -1,5 +1,6 @@
 //! The cases that are more than data, by name. Each returns what there is to say, or fails, or skips.
 
+mod absent;
 mod attack;
 mod host;
 mod load;
@@ -66,7 +67,7 @@ pub fn run(name: &str, cx: &Cx, attempts: u32) -> Result<String> {
         "parallel_verbs" => load::parallel_verbs(cx, attempts),
         "mount_leak" => load::mount_leak(cx, attempts),
         "kill_everywhere" | "errno_sweep" => skip("the fault sweep runs it: ../sweep"),
-        "enosys_sweep" => skip("run by absent.sh: the whole suite, a system call missing at a time"),
+        "enosys_sweep" => absent::enosys_sweep(cx),
         other => bail!("matrix.json: no function {other}"),
     }
 }

@@ -17,7 +17,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 /// A runtime that a script starts: `before` stands in front of its path.
-fn wrapped(cx: &Cx, before: &str) -> Result<PathBuf> {
+pub fn wrapped(cx: &Cx, before: &str) -> Result<PathBuf> {
     let script = cx.path(&format!("wrapped.{}", cx.next()));
     fs::write(&script, format!("#!/bin/sh\n{before} {} \"$@\"\n", cx.runtime.display()))?;
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
@@ -26,20 +26,7 @@ fn wrapped(cx: &Cx, before: &str) -> Result<PathBuf> {
 
 /// Runs a command of the runtime by another path.
 fn by(cx: &Cx, runtime: &std::path::Path, args: &[&str]) -> Result<Out> {
-    let other = Cx {
-        dir: cx.dir.clone(),
-        root: cx.root.clone(),
-        runtime: runtime.to_path_buf(),
-        kind: cx.kind.clone(),
-        reference: None,
-        view: cx.view,
-        cgroup: cx.cgroup.clone(),
-        mark: cx.mark.clone(),
-        probe: cx.probe.clone(),
-        configs: cx.configs.clone(),
-        count: std::cell::Cell::new(cx.next() * 10_000),
-    };
-    other.rt(args)
+    crate::matrix::apart(cx, runtime)?.rt(args)
 }
 
 /// Fails when a program that ran says that it stands outside of its root.
