@@ -17,6 +17,7 @@ tests!["net_devices":
     properties_stay deviates ["runc" = "1.3 does not know it"],
     template deviates ["runc" = "1.3 does not know it", "crun" = "does not know it"],
     into_a_joined_namespace deviates ["runc" = "1.3 does not know it"],
+    in_a_user_namespace deviates ["runc" = "1.3 does not know it"],
     settings_reach_it deviates ["runc" = "1.3 does not know it"],
     several deviates ["runc" = "1.3 does not know it"],
     missing deviates ["runc" = "1.3 does not know it"],
@@ -159,6 +160,18 @@ fn into_a_joined_namespace(cx: &Cx) -> Result<()> {
     let after = String::from_utf8_lossy(&after.stdout).into_owned();
     ensure!(after.contains(" n@") || after.contains(" n:"), "gone with the container: {after}");
     Ok(())
+}
+
+/// Where the network namespace belongs to a user namespace; a program that is not there gives the device back.
+fn in_a_user_namespace(cx: &Cx) -> Result<()> {
+    host()?;
+    let mut b = super::user_namespaces::bundle(cx)?;
+    b.set("/linux/netDevices", json!({"v0": {"name": "n"}}));
+    if cx.kind == "naru" {
+        b.set("/process/args", json!(["/bin/absent"]));
+        fails(cx, &b, "no such file or directory")?;
+    }
+    eq("inside", names_inside(&mut b)?, "[\"lo\",\"n\"]")
 }
 
 /// Settings below net.ipv4.conf.NAME exist once it is there.

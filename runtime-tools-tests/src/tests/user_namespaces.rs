@@ -14,6 +14,7 @@ use std::process::{Child, Command, Stdio};
 
 tests!["user_namespaces":
     root_inside_is_mapped,
+    loopback_is_on,
     several_ranges,
     owners_of_what_is_mounted deviates ["runc" = "leaves the group of message queues to nobody"],
     devices_are_bound deviates ["runc" = "binds a fifo of the host"],
@@ -75,6 +76,12 @@ pub fn bundle<'a>(cx: &'a Cx) -> Result<Bundle<'a>> {
         .set("/linux/gidMappings", json!([{"containerID": 0, "hostID": GID, "size": 65536}]));
     own(&b.rootfs())?;
     Ok(b)
+}
+
+/// lo is on in a network namespace that belongs to the user namespace, too.
+fn loopback_is_on(cx: &Cx) -> Result<()> {
+    let mut b = bundle(cx)?;
+    b.expect(&[(&["cat", "/sys/class/net/lo/flags"], "ok \"0x9\\n\"")])
 }
 
 fn namespace(pid: i32, name: &str) -> Result<String> {
