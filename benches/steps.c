@@ -88,6 +88,8 @@ int main(int argc, char **argv)
         execv(argv[3], argv + 3);
         _exit(125);
     }
+    pid_t left[64];
+    size_t lefts = 0;
     int status, result = 125;
     if (command < 0 || waitpid(command, &status, 0) != command || !WIFSTOPPED(status))
         die(argv[3]);
@@ -109,7 +111,15 @@ int main(int argc, char **argv)
         int event = status >> 16, signal = WSTOPSIG(status);
         if (event == PTRACE_EVENT_EXEC && pid != command) {
             ptrace(PTRACE_DETACH, pid, 0, 0);
+            for (size_t at = 0; at < lefts; at++)
+                if (left[at] == pid)
+                    left[at] = left[--lefts];
             continue;
+        }
+        if (event == PTRACE_EVENT_CLONE || event == PTRACE_EVENT_FORK || event == PTRACE_EVENT_VFORK) {
+            unsigned long born;
+            if (ptrace(PTRACE_GETEVENTMSG, pid, 0, &born) == 0 && lefts < sizeof left / sizeof *left)
+                left[lefts++] = (pid_t)born;
         }
         struct user_regs_struct registers;
         if (ptrace(PTRACE_GETREGS, pid, 0, &registers) == 0)
@@ -117,6 +127,10 @@ int main(int argc, char **argv)
         int deliver = event || signal == SIGTRAP || signal == SIGSTOP ? 0 : signal;
         ptrace(PTRACE_SINGLESTEP, pid, 0, deliver);
     }
+    /* What `create` leaves waiting must not be in the middle of a step when its tracer is gone. */
+    for (size_t at = 0; at < lefts; at++)
+        if (kill(left[at], SIGSTOP) == 0 && waitpid(left[at], &status, __WALL) == left[at] && WIFSTOPPED(status))
+            ptrace(PTRACE_DETACH, left[at], 0, 0);
     for (int role = 0; role < ROLES; role++)
         for (size_t at = 0; at < count; at++)
             if (symbols[at].used[role])
