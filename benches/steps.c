@@ -129,8 +129,10 @@ int main(int argc, char **argv)
     }
     /* What `create` leaves waiting must not be in the middle of a step when its tracer is gone. */
     for (size_t at = 0; at < lefts; at++)
-        if (kill(left[at], SIGSTOP) == 0 && waitpid(left[at], &status, __WALL) == left[at] && WIFSTOPPED(status))
+        if (kill(left[at], SIGSTOP) == 0 && waitpid(left[at], &status, __WALL) == left[at] && WIFSTOPPED(status)) {
             ptrace(PTRACE_DETACH, left[at], 0, 0);
+            kill(left[at], SIGCONT);
+        }
     for (int role = 0; role < ROLES; role++)
         for (size_t at = 0; at < count; at++)
             if (symbols[at].used[role])
