@@ -270,6 +270,7 @@ pub fn begin(store: &Store, request: &Request, plan: &Plan) -> Result<Begun> {
         id: request.id.clone(),
         pid: 0,
         start_time: 0,
+        pidfd_inode: None,
         bundle: request.bundle.dir.clone(),
         rootfs: request.bundle.rootfs.clone(),
         created: crate::time::rfc3339(now.0, now.1),
@@ -535,6 +536,7 @@ impl Launch<'_> {
         }
         container.pid = pid;
         container.start_time = state::start_time(pid)?.unwrap_or(0);
+        container.pidfd_inode = guard.child.as_ref().and_then(|child| process::pidfd_inode(child.1.as_fd()));
         guard.dir()?.write(container)?;
         if self.plan.runtime_hooks {
             match self.listen(&wire, guard, sources.as_ref())? {

@@ -54,6 +54,10 @@ pub struct State {
     pub pid: i32,
     /// Its start time (proc_pid_stat(5) field 22), against reuse of the pid.
     pub start_time: u64,
+    /// The inode of its pidfd, which no other process has between two boots (pidfs, Linux 6.9); the start time alone
+    /// counts in hundredths of a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pidfd_inode: Option<u64>,
     /// Absolute path of the bundle.
     pub bundle: PathBuf,
     /// Absolute path of the root filesystem.
@@ -426,6 +430,9 @@ impl State {
             Err(Errno::ESRCH | Errno::EINVAL) => return Ok(None),
             Err(errno) => return Err(errno).with_context(|| format!("open process {}", self.pid)),
         };
+        if self.pidfd_inode.is_some() && process::pidfd_inode(pidfd.as_fd()) != self.pidfd_inode {
+            return Ok(None);
+        }
         match start_time(self.pid) {
             Ok(Some(start_time)) if start_time == self.start_time => Ok(Some(pidfd)),
             Ok(_) => Ok(None),

@@ -157,6 +157,7 @@ fn work(
                 let (start_time, pidfd) = external::started(pid)?;
                 state.pid = pid;
                 state.start_time = start_time;
+                state.pidfd_inode = crate::sys::process::pidfd_inode(pidfd.as_fd());
                 state.namespaces |= external::added_namespaces(pid);
                 guard.child = Some((pid, pidfd));
                 guard.dir()?.write(state)?;

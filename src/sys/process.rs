@@ -358,6 +358,17 @@ pub fn wait_unreaped(pidfd: BorrowedFd) -> Result<()> {
     }
 }
 
+/// The inode of a pidfd. None on a kernel without pidfs (before Linux 6.9), where all of them have the same.
+pub fn pidfd_inode(pidfd: BorrowedFd) -> Option<u64> {
+    /// `PID_FS_MAGIC`, linux/magic.h.
+    const PIDFS: i64 = 0x5049_4446;
+    let filesystem = nix::sys::statfs::fstatfs(pidfd).ok()?.filesystem_type().0;
+    if filesystem as i64 != PIDFS {
+        return None;
+    }
+    nix::sys::stat::fstat(pidfd).ok().map(|stat| stat.st_ino)
+}
+
 /// Has the process behind a pidfd ended?
 pub fn has_ended(pidfd: BorrowedFd) -> bool {
     poll_end(pidfd, 0).unwrap_or(false)
