@@ -27,7 +27,6 @@ pub fn create(global: &Global, args: cli::Create) -> Result<ExitCode> {
 /// What `create` and `run` share: the bundle, the terminal's rules, the descriptors to hand on. `detached`: the
 /// runtime returns while the program lives.
 pub fn request(global: &Global, store: &Store, args: cli::Create, detached: bool) -> Result<Request> {
-    layout::populate_start();
     layout::populate_stack();
     let signal_mask = SigSet::thread_get_mask().context("read the signal mask")?;
     // Before anything is connected or made, because it may start the program anew.
