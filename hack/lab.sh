@@ -20,7 +20,7 @@ packages=(
     netavark aardvark-dns passt slirp4netns fuse-overlayfs containernetworking-plugins
     systemd systemd-sysv dbus dbus-user-session libpam-systemd
     iproute2 iptables nftables kmod procps uidmap util-linux bsdutils attr libcap2-bin
-    user-mode-linux bats jq gawk xz-utils strace socat file python3 golang-go gcc libc6-dev pkg-config libseccomp-dev
+    user-mode-linux bats jq gawk xz-utils strace socat file python3 python3-grpcio golang-go gcc libc6-dev pkg-config libseccomp-dev
     docker-compose docker-buildx catatonit make git busybox-static ca-certificates
 )
 

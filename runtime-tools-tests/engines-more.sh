@@ -245,15 +245,18 @@ test_podman_more() {
 
 # ---- leaks ---------------------------------------------------------------------------------------------------------
 
-# What must not grow: processes, mounts, cgroups, sockets and open files of the daemons, files of the runtime.
+# What must not grow: processes, mounts, cgroups, sockets, open files of the daemons, files of the runtime and anybody's
+# files where such things are put.
 count_everything() {
     local pid
     echo "processes $(pgrep -c .)"
     echo "mounts $(wc -l </proc/self/mountinfo)"
     echo "cgroups $(find /sys/fs/cgroup -type d '(' -fstype cgroup -o -fstype cgroup2 ')' -path "*$CGROUP_PARENT*" | wc -l)"
     echo "state $(find /run/docker/runtime-* /run/containerd/runc /run/naru /run/runc -mindepth 2 2>/dev/null | wc -l)"
+    echo "files $(find /run /tmp /var/tmp /dev/shm -xdev 2>/dev/null | wc -l)"
+    echo "sockets $(wc -l </proc/net/unix)"
     for pid in $(pgrep -x 'dockerd|containerd'); do
-        echo "$(cat "/proc/$pid/comm") files $(find "/proc/$pid/fd" | wc -l)"
+        echo "$(cat "/proc/$pid/comm") descriptors $(find "/proc/$pid/fd" | wc -l)"
     done
 }
 
