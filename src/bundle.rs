@@ -27,7 +27,7 @@ pub fn load(dir: Option<&Path>) -> Result<Bundle> {
         None => here,
     };
     let config = dir.join("config.json");
-    let mut spec: Spec = read_json(&config).map_err(|error| {
+    let text = read(&config).map_err(|error| {
         match error.downcast_ref::<std::io::Error>().map(std::io::Error::kind) {
             Some(std::io::ErrorKind::NotFound) => {
                 anyhow::anyhow!("JSON specification file config.json not found: {}", config.display())
@@ -35,17 +35,18 @@ pub fn load(dir: Option<&Path>) -> Result<Bundle> {
             _ => error,
         }
     })?;
+    let mut spec: Spec = parse(&config, &text)?;
     check_version(spec.version())?;
     // The crate oci-spec has a default for what the spec requires.
     if spec.process().as_ref().is_some_and(|process| process.io_priority().is_some())
-        && read_json::<serde_json::Value>(&config)?.pointer("/process/ioPriority/class").is_none()
+        && parse::<serde_json::Value>(&config, &text)?.pointer("/process/ioPriority/class").is_none()
     {
         bail!("/process/ioPriority/class: is required");
     }
     if let Some(resources) = spec.linux_mut().as_mut().and_then(|linux| linux.resources_mut().as_mut())
         && json::has_unclear_limit(resources)
     {
-        json::set_explicit_limit(resources, &read_json(&config)?, "/linux/resources/pids/limit");
+        json::set_explicit_limit(resources, &parse(&config, &text)?, "/linux/resources/pids/limit");
     }
     let rootfs = match spec.root() {
         Some(root) if !root.path().as_os_str().is_empty() => normal(&dir.join(root.path())),
@@ -60,8 +61,13 @@ pub fn load(dir: Option<&Path>) -> Result<Bundle> {
     Ok(Bundle { dir, spec, rootfs })
 }
 
-/// Reads and parses a JSON file of bounded size. An error names the field by JSON pointer, and line and column.
+/// Reads and parses a JSON file of bounded size.
 pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
+    parse(path, &read(path)?)
+}
+
+/// Reads a file of bounded size.
+fn read(path: &Path) -> Result<Vec<u8>> {
     let name = path.display();
     let file = std::fs::File::open(path).with_context(|| format!("open {name}"))?;
     let size = file.metadata().with_context(|| format!("stat {name}"))?.len();
@@ -70,14 +76,20 @@ pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
     }
     let mut text = Vec::with_capacity(size as usize + 1);
     file.take(CONFIG_MAX).read_to_end(&mut text).with_context(|| format!("read {name}"))?;
-    if let Some(offset) = json::list_for_object(&text) {
-        bail!("{name}: {}: a list where an object belongs", json::pointer_at(&text, offset));
+    Ok(text)
+}
+
+/// Parses what `path` holds. An error names the field by JSON pointer, and line and column.
+fn parse<T: serde::de::DeserializeOwned>(path: &Path, text: &[u8]) -> Result<T> {
+    let name = path.display();
+    if let Some(offset) = json::list_for_object(text) {
+        bail!("{name}: {}: a list where an object belongs", json::pointer_at(text, offset));
     }
-    let error = match serde_json::from_slice(&text) {
+    let error = match serde_json::from_slice(text) {
         Ok(value) => return Ok(value),
         Err(error) => error,
     };
-    if let Some((known, dropped)) = json::adapted(&text)
+    if let Some((known, dropped)) = json::adapted(text)
         && let Ok(value) = serde_json::from_slice(&known)
     {
         if !dropped.is_empty() {
@@ -85,8 +97,8 @@ pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
         }
         return Ok(value);
     }
-    let offset = json::offset_of(&text, error.line(), error.column());
-    let pointer = json::pointer_at(&text, offset);
+    let offset = json::offset_of(text, error.line(), error.column());
+    let pointer = json::pointer_at(text, offset);
     let field = if pointer.is_empty() { String::new() } else { format!("{pointer}: ") };
     Err(anyhow::anyhow!("{name}: {field}{error}"))
 }

@@ -9,7 +9,6 @@ use crate::plan::process::Process;
 use crate::sync::{Failure, Step};
 use crate::sys::{Errno, words};
 use anyhow::{Error, anyhow};
-use oci_spec::runtime::Hooks;
 
 /// dockerd exits 127 on it, Podman too.
 pub const NOT_IN_PATH: &str = "executable file not found in $PATH";
@@ -17,8 +16,7 @@ const PREFIX: &str = "unable to start container process: error during container 
 const BEFORE_EXEC: &str = "unable to start container process: error during container init";
 
 /// Why a container did not start.
-pub fn failure(failure: &Failure, plan: &Plan, hooks: Option<&Hooks>) -> Error {
-    let _ = hooks;
+pub fn failure(failure: &Failure, plan: &Plan) -> Error {
     let index = failure.index;
     let why = words(failure.errno);
     let mount = |what: &str| {
@@ -188,6 +186,7 @@ fn process_step(failure: &Failure, process: &Process) -> String {
         Step::Home => format!("/process/env: look up HOME in /etc/passwd: {why}"),
         Step::CloseFds => format!("close descriptors: {why}"),
         Step::PreservedFd => format!("unable to stat preserved-fd {index}: {why}"),
+        Step::Seal => format!("protect the runtime's own executable: {why}"),
         Step::Gate => format!("wait for the runtime: {why}"),
         Step::Root => format!("enter the container's root: {why}"),
         other => format!("{other:?} {index}: {why}"),

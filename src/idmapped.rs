@@ -7,10 +7,8 @@ use crate::idmap;
 use crate::plan::Plan;
 use crate::plan::ids::{self, Maps};
 use crate::plan::mounts::Kind;
-use crate::sys::fs;
 use crate::sys::process::{self, Cloned};
 use anyhow::{Context, Result};
-use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 
 /// A user namespace with the maps of each mount that has its own: place in the plan's list, namespace. No allocation
@@ -56,6 +54,5 @@ fn fill(pid: i32, maps: &Maps) -> Result<OwnedFd> {
     for (name, list) in [("uid_map", &maps.uids), ("gid_map", &maps.gids)] {
         idmap::put(pid, name, &ids::text(list)).with_context(|| format!("write {name}"))?;
     }
-    let path = CString::new(format!("/proc/{pid}/ns/user"))?;
-    fs::open(&path, libc::O_RDONLY, 0).context("open the namespace")
+    process::open_namespace(pid, "user").context("open the namespace")
 }

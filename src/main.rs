@@ -6,7 +6,6 @@
 //! The C library calls [`sys::start`]'s `main` itself: Rust's own start-up would make a dozen system calls for stack guards
 //! and signal stacks, and panics where one of them fails.
 #![cfg_attr(not(test), no_main)]
-#![allow(dead_code)]
 
 mod agent;
 mod bundle;

@@ -501,9 +501,8 @@ impl Launch<'_> {
             && !self.plan.namespaces.network_by_runtime()
         {
             // The child has its network namespace, and waits until its ids are mapped: settings come later.
-            let path = CString::new(format!("/proc/{pid}/ns/net"))?;
             let file =
-                fs::open(&path, libc::O_RDONLY, 0).context("open the container's network namespace")?;
+                process::open_namespace(pid, "net").context("open the container's network namespace")?;
             devices.move_into(&self.plan.net_devices, file.as_fd())?;
         }
         if (self.plan.namespaces.makes(libc::CLONE_NEWUSER) || self.plan.namespaces.needs_middle())
@@ -534,9 +533,9 @@ impl Launch<'_> {
         if self.plan.process.oom_score_adj.is_some() && !told_before {
             set_oom_score(&self.plan.process, pid, &open_proc()?)?;
         }
-        container.pid = pid;
-        container.start_time = state::start_time(pid)?.unwrap_or(0);
-        container.pidfd_inode = guard.child.as_ref().and_then(|child| process::pidfd_inode(child.1.as_fd()));
+        if let Some((_, pidfd)) = &guard.child {
+            container.set_init(pid, pidfd.as_fd())?;
+        }
         guard.dir()?.write(container)?;
         if self.plan.runtime_hooks {
             match self.listen(&wire, guard, sources.as_ref())? {
@@ -574,7 +573,7 @@ impl Launch<'_> {
                 (Frame::NeedSource(index), Some(sources), Some((pid, pidfd))) => {
                     let init = (*pid, pidfd.as_fd());
                     init::source::send(self.plan, index, init, &self.idmaps, sources.as_fd())
-                        .map_err(|failure| explain::failure(&failure, self.plan, self.hooks))?;
+                        .map_err(|failure| explain::failure(&failure, self.plan))?;
                 }
                 (Frame::Listener(fd), ..) => {
                     self.serve_agent(fd, guard)?;
@@ -615,7 +614,7 @@ impl Launch<'_> {
     /// The init stage has failed: says why, or that it was killed at birth (false).
     fn ended(&self, frame: Frame, guard: &mut Guard, into_cgroup: bool) -> Result<bool> {
         if let Frame::Failed(failure) = &frame {
-            return Err(explain::failure(failure, self.plan, self.hooks));
+            return Err(explain::failure(failure, self.plan));
         }
         let ended = guard.child.take().and_then(|(pid, _)| process::wait(pid).ok());
         let killed = ended == Some(Ended::Signal(libc::SIGKILL));

@@ -420,6 +420,14 @@ impl Dir {
 }
 
 impl State {
+    /// Records who the init process is. What ended before anybody could look, and is not reaped, has start time 0.
+    pub fn set_init(&mut self, pid: i32, pidfd: BorrowedFd) -> Result<()> {
+        self.pid = pid;
+        self.start_time = start_time(pid)?.unwrap_or(0);
+        self.pidfd_inode = process::pidfd_inode(pidfd);
+        Ok(())
+    }
+
     /// The init process, if it lives: only a pidfd whose process also has the recorded start time is it.
     pub fn init(&self) -> Result<Option<OwnedFd>> {
         if self.pid <= 0 {

@@ -154,10 +154,8 @@ fn work(
             "setup-namespaces" => guard.run_runtime_hooks(spec.hooks().as_ref(), pid)?,
             // Before the processes run on: a container that runs has a state.
             "post-restore" => {
-                let (start_time, pidfd) = external::started(pid)?;
-                state.pid = pid;
-                state.start_time = start_time;
-                state.pidfd_inode = crate::sys::process::pidfd_inode(pidfd.as_fd());
+                let pidfd = external::restored(pid)?;
+                state.set_init(pid, pidfd.as_fd())?;
                 state.namespaces |= external::added_namespaces(pid);
                 guard.child = Some((pid, pidfd));
                 guard.dir()?.write(state)?;

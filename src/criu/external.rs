@@ -5,7 +5,6 @@
 
 use super::message::Options;
 use crate::plan::namespaces::{self, Join, Namespaces};
-use crate::state;
 use crate::sys::{Errno, fs, process};
 use anyhow::{Context, Result, bail};
 use nix::sys::stat::stat;
@@ -157,13 +156,13 @@ pub fn cgroup_roots(pid: i32) -> Result<Vec<(String, String)>> {
         .collect())
 }
 
-/// When the init process was started, if it lives.
-pub fn started(pid: i32) -> Result<(u64, OwnedFd)> {
-    let pidfd = match process::pidfd_open(pid) {
-        Err(Errno::ESRCH) => bail!("restored process {pid} is gone"),
-        other => other.with_context(|| format!("open process {pid}"))?,
-    };
-    Ok((state::start_time(pid)?.with_context(|| format!("restored process {pid} is gone"))?, pidfd))
+/// The init process that CRIU has made.
+pub fn restored(pid: i32) -> Result<OwnedFd> {
+    match process::pidfd_open(pid) {
+        Ok(pidfd) if !process::has_ended(pidfd.as_fd()) => Ok(pidfd),
+        Ok(_) | Err(Errno::ESRCH) => bail!("restored process {pid} is gone"),
+        Err(errno) => Err(errno).with_context(|| format!("open process {pid}")),
+    }
 }
 
 #[cfg(test)]

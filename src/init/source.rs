@@ -11,8 +11,7 @@ use crate::plan::Plan;
 use crate::plan::mounts::{Bind, Kind};
 use crate::sync::{At, Frame, Step, Wire};
 use crate::sys::process::{self, Cloned, Ended};
-use crate::sys::{Errno, Result, fs, mount, socket};
-use std::ffi::CString;
+use crate::sys::{Errno, Result, mount, socket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// User namespaces that hold the mappings of mounts, by index in `/mounts`.
@@ -91,10 +90,7 @@ fn copy_there(plan: &Plan, index: usize, init: (i32, BorrowedFd), idmaps: &Idmap
     let Some(Kind::Bind(bind)) = entry else { return Err(Errno::EPROTO).at_index(Step::MountSource, index) };
     let container = match &bind.idmap {
         Some(idmap) if idmap.maps.is_none() => {
-            let open = CString::new(format!("/proc/{}/ns/user", init.0))
-                .map_err(|_| Errno::EINVAL)
-                .and_then(|path| fs::open(&path, libc::O_RDONLY, 0));
-            Some(open.at_index(Step::MountIdmap, index)?)
+            Some(process::open_namespace(init.0, "user").at_index(Step::MountIdmap, index)?)
         }
         _ => None,
     };

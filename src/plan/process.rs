@@ -12,7 +12,6 @@ use oci_spec::runtime::{
 };
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
-use std::path::Path;
 
 /// The five capability sets, bit N for capability N (capabilities(7)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -418,12 +417,6 @@ pub const HOME_FALLBACK: &CStr = c"HOME=/";
 
 /// Where the container's users are listed.
 pub const PASSWD: &CStr = c"/etc/passwd";
-
-/// Is `path` below the magic directory of descriptors, through which a hostile image could reach the host?
-pub fn is_fd_path(path: &Path) -> bool {
-    let mut parts = path.components().skip(1).map(|c| c.as_os_str());
-    parts.next().is_some_and(|p| p == "proc") && parts.nth(1).is_some_and(|p| p == "fd")
-}
 
 #[cfg(test)]
 mod tests {

@@ -179,6 +179,7 @@ pub struct Allocator {
 }
 
 #[repr(align(4096))]
+#[expect(dead_code, reason = "memory that is reached by its address alone")]
 struct Region([u8; FIRST]);
 
 // SAFETY: `fast` and `first` are reached only by the thread whose token is in `owner`, `shared` only under `locked`.

@@ -295,6 +295,7 @@ pub fn mount_id(path: &CStr) -> Result<u64> {
 }
 
 /// open(2) without close-on-exec, for a standard stream that was missing.
+#[cfg(not(test))]
 pub fn open_inheritable(path: &CStr, flags: i32) -> Result<OwnedFd> {
     // SAFETY: `path` is NUL-terminated and outlives the call.
     check(unsafe { libc::open(path.as_ptr(), flags) } as libc::c_long).map(owned)

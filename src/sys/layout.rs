@@ -9,7 +9,6 @@ use super::check;
 unsafe extern "C" {
     static naru_init_start: u8;
     static naru_init_end: u8;
-    static naru_parent_start: u8;
     static naru_parent_end: u8;
 }
 

@@ -358,6 +358,12 @@ pub fn wait_unreaped(pidfd: BorrowedFd) -> Result<()> {
     }
 }
 
+/// Opens a namespace of a process; `name` is that of its file in /proc/PID/ns.
+pub fn open_namespace(pid: i32, name: &str) -> Result<OwnedFd> {
+    let path = CString::new(format!("/proc/{pid}/ns/{name}")).map_err(|_| Errno::EINVAL)?;
+    super::fs::open(&path, libc::O_RDONLY, 0)
+}
+
 /// The inode of a pidfd. None on a kernel without pidfs (before Linux 6.9), where all of them have the same.
 pub fn pidfd_inode(pidfd: BorrowedFd) -> Option<u64> {
     /// `PID_FS_MAGIC`, linux/magic.h.

@@ -1,5 +1,6 @@
 //! The program's first and last steps, in place of Rust's own start-up.
 
+#[cfg(not(test))]
 use super::fs;
 use std::ffi::{CStr, OsString};
 use std::os::unix::ffi::OsStringExt;
@@ -43,6 +44,7 @@ pub fn args() -> Vec<OsString> {
 
 /// A caller may start us with 0, 1 or 2 closed; what is opened next would take that number and be written to as if it
 /// were the stream.
+#[cfg(not(test))]
 fn open_missing_stdio() -> super::Result<()> {
     for number in 0..=2 {
         if !fs::is_open(number) {
