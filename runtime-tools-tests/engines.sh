@@ -4,12 +4,14 @@
 #   RUNTIME=naru|runc|crun|/path LAB=/var/tmp/naru-lab CGROUP=v1|v2|uml LEAKS=N runtime-tools-tests/engines.sh [ENGINE..]
 #
 # ENGINE: docker, docker_more (restart policy, health, namespaces of others, builds, Compose, Swarm, userns-remap),
-# containerd, podman, podman_more (pods, user namespaces, buildah), podman_rootless, leaks (N containers, 20 by default,
-# created, exec'd into, stopped and deleted under Docker and containerd). Default: all but podman_rootless.
+# containerd, cri (pods by containerd's CRI plugin, as Kubernetes asks for them), podman, podman_more (pods, user namespaces,
+# buildah), podman_rootless, leaks (N containers, 20 by default, created, exec'd into, stopped and deleted under Docker and
+# containerd). Default: all but podman_rootless.
+# SLOW multiplies every deadline (default: 1, and 5 in User-mode Linux).
 # DOCKER_OPTIONS is more for dockerd, such as --userns-remap=default.
 # RUNTIME is a path on this machine or the name of a program in the lab (default: naru, the release binary of this
 # repository). CGROUP is a view of this machine's cgroups (hack/enter-lab.sh), or `uml` for pure v2 with controllers in
-# User-mode Linux (uml.sh). Runs in a lab root (hack/lab.sh), with daemons of its own, as root. Prints a line a check (`ok`,
+# User-mode Linux (uml.sh), `uml-systemd` for the same with systemd as init and the systemd cgroup driver. Runs in a lab root (hack/lab.sh), with daemons of its own, as root. Prints a line a check (`ok`,
 # `not ok`, `skip` with the reason) and closes with `N passed, N failed, N skipped`; exits 1 if any failed. Every process,
 # mount and cgroup it makes is gone when it ends.
 # shellcheck disable=SC2016 # single quotes keep what a container's shell, or wait_until's eval, expands
@@ -18,6 +20,7 @@ set -o allexport # a check runs in a shell of its own, which gets these function
 
 here=$(dirname "$(realpath "$0")")
 passed=0 failed=0 skipped=0
+: "${SLOW:=1}"
 image=localhost/busybox:lab
 
 # ---- a line a check ------------------------------------------------------------------------------------------------
@@ -27,7 +30,7 @@ image=localhost/busybox:lab
 check() {
     local title=$1 status=$2 regex=$3 output got
     shift 3
-    output=$(timeout -k 5 "${limit:-60}" bash -c '"$@"' check "$@" 2>&1 </dev/null | tr -d '\0')
+    output=$(timeout -k 5 $((${limit:-60} * SLOW)) bash -c '"$@"' check "$@" 2>&1 </dev/null | tr -d '\0')
     got=$?
     if [ "$got" = "$status" ] && grep -qE -- "$regex" <<<"$output"; then
         passed=$((passed + 1))
@@ -51,7 +54,7 @@ joined() {
 
 # wait_until SECONDS CMD..: poll until CMD succeeds.
 wait_until() {
-    local ends=$((SECONDS + $1))
+    local ends=$((SECONDS + $1 * SLOW))
     shift
     until "$@" >/dev/null 2>&1; do
         [ $SECONDS -lt $ends ] || return 1
@@ -62,7 +65,8 @@ wait_until() {
 # ---- outside the lab -----------------------------------------------------------------------------------------------
 
 enter_lab() {
-    local root=${LAB:-/var/tmp/naru-lab}/forky runtime=${RUNTIME:-naru} options=() naru=() reason=
+    local root=${LAB:-/var/tmp/naru-lab}/forky runtime=${RUNTIME:-naru} options=() naru=() reason= slow=1
+    case ${CGROUP-} in uml*) slow=5 ;; esac
     [ -d "$root" ] || reason="no lab root $root (hack/lab.sh makes it)"
     [ "$(id -u)" = 0 ] || reason="needs root"
     if [ -n "$reason" ]; then
@@ -82,15 +86,25 @@ enter_lab() {
         ;;
     esac
     # The name makes this run's cgroups its own: several runs share the machine's hierarchies.
-    set -- env "RUNTIME=$runtime" "DOCKER_OPTIONS=${DOCKER_OPTIONS-}" "CGROUP_PARENT=naru-engines-$$" "LEAKS=${LEAKS:-20}" \
+    set -- env "RUNTIME=$runtime" "DOCKER_OPTIONS=${DOCKER_OPTIONS-}" "CGROUP_PARENT=naru-engines-$$" "LEAKS=${LEAKS:-20}" "SLOW=${SLOW:-$slow}" \
         "$here/engines.sh" --inside "$@"
     case ${CGROUP-} in
-    uml) exec "$here/uml.sh" --root "$root" --timeout 900 "${options[@]}" "$@" ;;
+    uml | uml-systemd)
+        [ "$CGROUP" = uml ] || options+=(--systemd)
+        exec "$here/uml.sh" --root "$root" --timeout 7200 --memory 4G "${options[@]}" "$@"
+        ;;
     *) exec "$here/../hack/enter-lab.sh" ${CGROUP:+--cgroup "$CGROUP"} "${naru[@]}" "${options[@]}" --bind "$here:$here" "$root" "$@" ;;
     esac
 }
 
 # ---- inside --------------------------------------------------------------------------------------------------------
+
+# Where there is a systemd it manages the cgroups, of which it shows a container's as X.slice/PREFIX-ID.scope.
+driver=cgroupfs cgroup_parent=/${CGROUP_PARENT-} cgroup_below=/${CGROUP_PARENT-}/build
+if [ -d /run/systemd/system ]; then
+    # shellcheck disable=SC2034 # engines-more.sh uses them
+    driver=systemd cgroup_parent=${CGROUP_PARENT-}.slice cgroup_below=$cgroup_parent
+fi
 
 # Cgroup directories of this run, deepest first.
 list_cgroups() {
@@ -100,11 +114,11 @@ list_cgroups() {
 # What a container may leave: cgroups below this run's parent, mounts, the runtime's state, shims and monitors.
 list_leftovers() {
     # The engines' own stay: Podman's for its monitors, Docker's for its builder.
-    list_cgroups | grep "/$CGROUP_PARENT/" | grep -vE '/(conmon|buildkit)$'
+    list_cgroups | grep -E "/$CGROUP_PARENT(\.slice)?/" | grep -vE '/(conmon|buildkit)$'
     # Mounts that belong to a container: its root, its network namespace (`default` is the host's), its /dev/shm.
     awk '$5 ~ /\/(rootfs|merged|netns\/.*|shm)$/ && $5 !~ /^\/dev|^\/run\/docker\/netns\/default$/ { print "mount " $5 }' /proc/self/mountinfo
     # One directory a container in the root that each engine gives the runtime; Podman leaves it the runtime's default.
-    find /run/docker/runtime-*/moby /run/containerd/runc/* /run/runc /run/crun /run/naru \
+    find /run/docker/runtime-*/moby /run/containerd/runc/* /run/runc /run/crun /run/youki /run/naru \
         -mindepth 1 -maxdepth 1 -not -name '.*' 2>/dev/null
     pgrep -l 'containerd-shim|conmon'
     true
@@ -188,8 +202,8 @@ continues() {
 # ---- Docker --------------------------------------------------------------------------------------------------------
 
 start_docker() {
-    local options=(--experimental --add-runtime "tested=$runtime" --default-runtime tested --cgroup-parent "/$CGROUP_PARENT"
-        --exec-opt native.cgroupdriver=cgroupfs --containerd /run/containerd/containerd.sock)
+    local options=(--experimental --add-runtime "tested=$runtime" --default-runtime tested --cgroup-parent "$cgroup_parent"
+        --exec-opt "native.cgroupdriver=$driver" --containerd /run/containerd/containerd.sock)
     docker_network=
     if ! iptables -t nat -N naru-probe >/dev/null 2>&1; then
         docker_network="iptables has no nat table here"
@@ -331,9 +345,11 @@ start_containerd() {
     wait_until 30 ctr version
 }
 
-# The namespace is also the cgroup parent of what `ctr run` makes.
+# The namespace is also the cgroup parent of what `ctr run` makes, except for systemd.
 ctr_run() {
-    ctr -n "$CGROUP_PARENT" run --runc-binary "$runtime" "$@"
+    local options=()
+    [ $driver = cgroupfs ] || options=(--runc-systemd-cgroup --cgroup "$cgroup_parent:ctr:$RANDOM$RANDOM")
+    ctr -n "$CGROUP_PARENT" run --runc-binary "$runtime" "${options[@]}" "$@"
 }
 
 ctr_task() {
@@ -407,11 +423,11 @@ test_containerd() {
 # ---- Podman --------------------------------------------------------------------------------------------------------
 
 podman_tested() {
-    podman --runtime "$runtime" --cgroup-manager cgroupfs --log-level error "$@"
+    podman --runtime "$runtime" --cgroup-manager $driver --log-level error "$@"
 }
 
 podman_run() {
-    podman_tested run --log-driver k8s-file --cgroup-parent "/$CGROUP_PARENT" "$@"
+    podman_tested run --log-driver k8s-file --cgroup-parent "$cgroup_parent" "$@"
 }
 
 podman_life() {
@@ -439,10 +455,10 @@ podman_checkpoint() {
     wait_until 10 eval 'podman_tested logs counter | grep -x 5' || return
     podman_tested container checkpoint counter || return
     echo "is $(podman_tested inspect -f '{{.State.Status}}' counter)"
-    before=$(podman_tested logs --tail 1 counter)
+    before=$(podman_tested logs --tail 1 counter | tail -n 1) # it may be two, when one is being written
     podman_tested container restore counter || return
     sleep 1
-    continues "$before" "$(podman_tested logs --tail 1 counter)"
+    continues "$before" "$(podman_tested logs --tail 1 counter | tail -n 1)"
     podman_tested exec counter echo exec works
     podman_tested rm -f -t 0 counter >/dev/null
 }
@@ -538,7 +554,7 @@ test_podman_rootless() {
 # shellcheck source=runtime-tools-tests/engines-more.sh
 . "$here/engines-more.sh"
 shift
-[ $# -gt 0 ] || set -- docker docker_more containerd podman podman_more leaks
+[ $# -gt 0 ] || set -- docker docker_more containerd cri podman podman_more leaks
 runtime=$(command -v "$RUNTIME") || {
     echo "engines: no $RUNTIME in the lab" >&2
     exit 1
