@@ -256,8 +256,6 @@ struct Later {
     pid_file: Option<(std::path::PathBuf, Stowed)>,
     agent: Stowed,
     tasks: Vec<Stowed>,
-    /// The last to hold the mount of the executable, once the child has closed its copies.
-    seal: Option<exe::Seal>,
 }
 
 /// What is joined.
@@ -316,7 +314,6 @@ impl Join<'_> {
                 } else {
                     None
                 },
-                tells: false,
                 user_namespace: self.state.namespaces & libc::CLONE_NEWUSER != 0,
                 keyring,
                 terminal: None,
@@ -394,7 +391,12 @@ impl Join<'_> {
             // Such a process could make the mount writable for as long as a descriptor of it is open there.
             drop(seal.take());
         }
-        prepared.child.tells = seal.is_some();
+        let pinned = match &process.affinity {
+            Some(affinity) if affinity.initial.is_some() => None,
+            // The two take turns from here on: to wake an idle processor for each costs more than what they would do at
+            // once. The child gets all of its processors before anything else (`enter::processors`).
+            _ => process::stay_here().ok(),
+        };
         let cloned = process::clone3(0, cgroup.as_ref().map(AsFd::as_fd));
         // From a session's cgroup there is no way into that of a unit of the user but systemd's.
         let refused = matches!(cloned, Err(Errno::EACCES | Errno::EPERM));
@@ -435,14 +437,20 @@ impl Join<'_> {
             // Like runc: without the rights that a cgroup needs the process runs where the runtime does.
             log::warn(format_args!("{error:#}"));
         }
+        if let Some(processors) = pinned {
+            // It only waits, and would wait longer on one.
+            let _ = process::set_affinity(&processors);
+        }
         let result = self.follow(
             process,
             &wire,
             pid,
             &pidfd,
-            Later { proc: later, pid_file, agent, tasks, seal: seal.take() },
+            Later { proc: later, pid_file, agent, tasks },
             pidfd_socket,
         );
+        // The mount dissolves while the program runs.
+        drop(seal.take());
         if result.is_err() {
             // Ended by itself is as good.
             let _ = process::pidfd_signal(pidfd.as_fd(), libc::SIGKILL);
@@ -457,7 +465,7 @@ impl Join<'_> {
         wire: &Wire,
         pid: i32,
         pidfd: &OwnedFd,
-        Later { proc, pid_file, agent, tasks, seal }: Later,
+        Later { proc, pid_file, agent, tasks }: Later,
         pidfd_socket: Option<OwnedFd>,
     ) -> Result<()> {
         // In the order in which they were stowed, before the first word of the child.
@@ -478,24 +486,8 @@ impl Join<'_> {
         if let Some(socket) = pidfd_socket {
             crate::sys::socket::send_fd(socket.as_fd(), b"setns", pidfd.as_fd()).context("send the pidfd")?;
         }
-        let first = match seal {
-            None => None,
-            Some(seal) => match wire.receive().context("wait for the process")? {
-                // This descriptor is the last one now. The child has other things to do while the mount dissolves.
-                Frame::Plain(Kind::Ready) => {
-                    drop(seal);
-                    None
-                }
-                other => Some(other),
-            },
-        };
-        let mut answer = match first {
-            None => {
-                wire.send(Kind::Proceed).context("write to the process")?;
-                wire.receive().context("wait for the process")?
-            }
-            Some(answer) => answer,
-        };
+        wire.send(Kind::Proceed).context("write to the process")?;
+        let mut answer = wire.receive().context("wait for the process")?;
         if let Frame::Listener(fd) = answer {
             let state = self.state;
             let (agent, connection) =

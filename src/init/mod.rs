@@ -225,8 +225,6 @@ pub struct Exec<'a> {
     pub cgroups: Vec<OwnedFd>,
     /// The root of a container without a mount namespace.
     pub root: Option<OwnedFd>,
-    /// The runtime waits to hear that nothing of the host is open here any more.
-    pub tells: bool,
     /// The container has a user namespace, in which this process is nobody yet.
     pub user_namespace: bool,
     /// Session keyring of the container.
@@ -257,9 +255,6 @@ fn exec_steps(child: &mut Exec) -> Outcome<std::convert::Infallible> {
     let mut keep = vec![child.wire.as_fd().as_raw_fd()];
     keep.extend(child.cgroups.iter().chain(&child.terminal).chain(&child.root).map(AsRawFd::as_raw_fd));
     keep_only(&keep, child.preserve_fds).at(Step::CloseFds)?;
-    if child.tells {
-        child.wire.send(Kind::Ready).at(Step::Gate)?;
-    }
     enter::join_cgroups(&child.cgroups).at(Step::JoinCgroup)?;
     enter::processors(init).at_index(Step::Scheduling, 4)?;
     if let Some(root) = child.root.take() {

@@ -436,6 +436,20 @@ pub fn use_all_processors() -> Result<()> {
     check(unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(&all), all.as_ptr()) }).map(drop)
 }
 
+/// Keeps this process, and the child that it clones, on the processor where it is now. Returns those that it had.
+pub fn stay_here() -> Result<[u64; 128]> {
+    let mut before = [0; 128];
+    // SAFETY: `before` is valid for writes of its size.
+    check(unsafe {
+        libc::syscall(libc::SYS_sched_getaffinity, 0, size_of_val(&before), before.as_mut_ptr())
+    })?;
+    // SAFETY: no arguments.
+    let here = check(unsafe { libc::sched_getcpu() }.into())? as usize;
+    let mut one = [0; 128];
+    *one.get_mut(here / 64).ok_or(Errno::EINVAL)? |= 1 << (here % 64);
+    set_affinity(&one).map(|()| before)
+}
+
 /// Lets this process run on the processors of `mask` only, bit N for processor N.
 pub fn set_affinity(mask: &[u64]) -> Result<()> {
     // SAFETY: `mask` is valid for reads of its size.

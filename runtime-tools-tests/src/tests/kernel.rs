@@ -140,7 +140,11 @@ fn affinity_is_all(cx: &Cx) -> Result<()> {
     one.set(0)?;
     sched_setaffinity(nix::unistd::Pid::from_raw(0), &one)?;
     let mut b = cx.bundle()?;
-    same("processors", &b.inside()?["cpus_allowed"], json!(all))
+    same("processors", &b.inside()?["cpus_allowed"], json!(all))?;
+    b.probe(&["sleep"]);
+    let c = b.start()?;
+    same("processors of exec", &c.exec_inside(&[])?["cpus_allowed"], json!(all))?;
+    c.end()
 }
 
 /// Where the kernel has no AppArmor a profile cannot be had: an error, never a program without it.
