@@ -1,34 +1,37 @@
 //! `list`: all containers of a root.
 
-use super::state::{Shown, shown};
+use super::state::{Shown, now, shown};
 use crate::cli::{Global, OutputFormat};
 use crate::exit::ExitCode;
 use crate::log;
-use crate::state::{Dir, State, Store};
+use crate::state::{State, Status, Store};
+use crate::sys::Errno;
 use anyhow::Result;
 
 /// Prints a table, a JSON array (`null` when there are none, as runc prints it), or ids alone.
 pub fn list(global: &Global, format: OutputFormat, quiet: bool) -> Result<ExitCode> {
     let store = Store::new(global.root.as_deref())?;
     let ids = store.ids()?;
-    let mut loaded: Vec<(Dir, State)> = Vec::new();
+    // One after the other: there may be more containers than this process may have descriptors.
+    let mut loaded: Vec<(State, (Status, i32))> = Vec::new();
     for id in &ids {
-        match store.load(id) {
+        let looked = store.load(id).and_then(|(dir, state)| now(&state, &dir).map(|now| (state, now)));
+        match looked {
             Ok(entry) => loaded.push(entry),
             // Deleted meanwhile, or not finished yet.
             Err(error) if error.to_string() == crate::state::DOES_NOT_EXIST => {}
+            // A list that lacks containers because this process could not look would be a lie.
+            Err(error) if is_exhaustion(&error) => {
+                return Err(error.context(format!("load container {id}")));
+            }
             Err(error) => log::warn(format_args!("load container {id}: {error:#}")),
         }
     }
     let mut rows: Vec<Shown> = Vec::new();
-    for (dir, state) in &loaded {
-        match shown(state, dir) {
-            Ok(mut row) => {
-                row.owner = owner(state.owner);
-                rows.push(row);
-            }
-            Err(error) => log::warn(format_args!("load container {}: {error:#}", state.id)),
-        }
+    for (state, now) in &loaded {
+        let mut row = shown(state, *now);
+        row.owner = owner(state.owner);
+        rows.push(row);
     }
     if quiet {
         return crate::print(&rows.iter().map(|row| format!("{}\n", row.id)).collect::<String>());
@@ -49,6 +52,12 @@ pub fn list(global: &Global, format: OutputFormat, quiet: bool) -> Result<ExitCo
         ]
     }));
     crate::print(&columns(&table))
+}
+
+/// Is it not the container's fault, but a lack of descriptors or memory?
+fn is_exhaustion(error: &anyhow::Error) -> bool {
+    let lacks = |errno: &Errno| matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM);
+    error.chain().any(|cause| cause.downcast_ref().is_some_and(lacks))
 }
 
 /// Columns at least 12 wide and 3 apart, the last one as it is: the shape of runc's table.

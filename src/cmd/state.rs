@@ -2,7 +2,7 @@
 
 use crate::cli::Global;
 use crate::exit::ExitCode;
-use crate::state::{Dir, State, Store};
+use crate::state::{Dir, State, Status, Store};
 use anyhow::Result;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -29,26 +29,31 @@ pub struct Shown<'a> {
     pub owner: String,
 }
 
-/// Derives what is shown from what is stored.
-pub fn shown<'a>(state: &'a State, dir: &Dir) -> Result<Shown<'a>> {
+/// The status, and the pid of the init process if it lives.
+pub fn now(state: &State, dir: &Dir) -> Result<(Status, i32)> {
     let (status, init) = state.status(dir)?;
-    Ok(Shown {
+    Ok((status, if init.is_some() { state.pid } else { 0 }))
+}
+
+/// Derives what is shown from what is stored and what [`now`] said.
+pub fn shown(state: &State, (status, pid): (Status, i32)) -> Shown<'_> {
+    Shown {
         oci_version: super::version::SPEC,
         id: &state.id,
-        pid: if init.is_some() { state.pid } else { 0 },
+        pid,
         status: status.word(),
         bundle: state.bundle.to_string_lossy().into_owned(),
         rootfs: state.rootfs.to_string_lossy().into_owned(),
         created: &state.created,
         annotations: state.annotations.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect(),
         owner: String::new(),
-    })
+    }
 }
 
 /// Prints the state.
 pub fn state(global: &Global, id: &str) -> Result<ExitCode> {
     let store = Store::new(global.root.as_deref())?;
     let (dir, state) = store.load(id)?;
-    let text = serde_json::to_string_pretty(&shown(&state, &dir)?)?;
+    let text = serde_json::to_string_pretty(&shown(&state, now(&state, &dir)?))?;
     crate::print(&text)
 }
