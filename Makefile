@@ -9,7 +9,7 @@ PAGES := target/pages
 # The commit that `naru --version` prints, where this is a checkout.
 export NARU_COMMIT := $(or $(NARU_COMMIT),$(shell git describe --always --dirty --abbrev=40 2>/dev/null))
 
-.PHONY: all naru demo test security engines bench budget lab pages install uninstall deb sbom deny reproducible clean
+.PHONY: all naru demo test security load sweep absent engines bench budget lab pages install uninstall deb sbom deny reproducible clean
 
 all: naru
 
@@ -28,6 +28,24 @@ test:
 security: naru
 	cd runtime-tools-tests/security && cargo build --release --target $(TARGET)
 	for view in v1 v2; do RUNTIME=$(CURDIR)/$(NARU) runtime-tools-tests/security/target/$(TARGET)/release/security --view $$view || exit 1; done
+
+# Load for the record: ten minutes of 64 commands at once on one id and on many, and 2,000 containers alive (as root).
+load: naru
+	cd runtime-tools-tests && cargo build --release --target $(TARGET)
+	for view in v1 v2; do LOAD_SECONDS=600 LOAD_CONTAINERS=2000 RUNTIME=$(CURDIR)/$(NARU) \
+		runtime-tools-tests/target/$(TARGET)/release/suite --view $$view load/ exhausted/ frozen/ || exit 1; done
+
+# The whole fault sweep: every call of every command with every errno it can return, and SIGKILL at each (as root).
+sweep: naru
+	cd runtime-tools-tests/sweep && cargo build --release --target $(TARGET)
+	for kind in "" --kill; do runtime-tools-tests/sweep/target/$(TARGET)/release/sweep $(CURDIR)/$(NARU) \
+		--command all --view v1,v2 $$kind || exit 1; done
+
+# The whole suite with one system call missing at a time, as docs/security.md has it (as root, an hour).
+absent: naru
+	cd runtime-tools-tests && cargo build --release --target $(TARGET)
+	cd runtime-tools-tests/security && cargo build --release --target $(TARGET)
+	for view in v1 v2; do runtime-tools-tests/security/absent.sh $(CURDIR)/$(NARU) $$view || exit 1; done
 
 # A Debian root with released engines and peers, for the checks below: LAB=DIR chooses where.
 lab:

@@ -27,6 +27,7 @@ mod lsm;
 mod net;
 mod netlink;
 mod notify;
+mod patience;
 mod pid_file;
 mod plan;
 mod resctrl;

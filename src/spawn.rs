@@ -15,6 +15,7 @@ use crate::log;
 use crate::lsm;
 use crate::net;
 use crate::notify::Relay;
+use crate::patience::{LOOK_AFTER, Patience};
 use crate::pid_file::PidFile;
 use crate::plan::process::Process;
 use crate::plan::{self, Plan};
@@ -32,6 +33,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 const TELL: &str = "write to the init stage";
+/// How long a killed init stage may take to end, in milliseconds.
+const END_LIMIT_MS: u32 = 2000;
 
 /// What create and run ask for.
 pub struct Request {
@@ -147,9 +150,11 @@ impl Guard {
     /// Ends and reaps the child, if there is one.
     fn end_child(&mut self) -> Option<Ended> {
         let (pid, pidfd) = self.child.take()?;
-        // It may have ended by itself, which is as good.
-        let _ = process::pidfd_signal(pidfd.as_fd(), libc::SIGKILL);
-        process::wait(pid).ok()
+        process::end(pid, pidfd.as_fd(), END_LIMIT_MS).or_else(|| {
+            // What stays behind all the same ends when it can run.
+            let _ = self.cgroup.as_ref()?.release(pid);
+            process::end(pid, pidfd.as_fd(), END_LIMIT_MS)
+        })
     }
 }
 
@@ -297,8 +302,9 @@ pub fn begin(store: &Store, request: &Request, plan: &Plan) -> Result<Begun> {
         poststart: list(hooks.and_then(|h| h.poststart().as_ref())),
         poststop: list(hooks.and_then(|h| h.poststop().as_ref())),
     };
+    let (dir, lock) = store.begin(&container)?;
     let mut guard = Guard {
-        dir: Some(store.claim(&request.id)?),
+        dir: Some(dir),
         cgroup: None,
         child: None,
         resctrl: None,
@@ -308,8 +314,6 @@ pub fn begin(store: &Store, request: &Request, plan: &Plan) -> Result<Begun> {
         hook_state: container.for_hooks(),
         hooks_ran: false,
     };
-    let lock = guard.dir()?.lock()?;
-    guard.dir()?.write(&container)?;
     if let Some(filter) = &plan.process.seccomp {
         let program = state::seccomp_to_bytes(filter);
         guard.dir()?.put(state::SECCOMP, state::SECCOMP, &program).context("keep the seccomp program")?;
@@ -485,7 +489,7 @@ impl Launch<'_> {
             other => Some(other?),
         };
         if self.plan.namespaces.needs_middle()
-            && let Some(frame) = adopt_init(guard, &wire)?
+            && let Some(frame) = adopt_init(guard, &wire, self.cgroup.record())?
         {
             return self.ended(frame, guard, into_cgroup);
         }
@@ -526,6 +530,7 @@ impl Launch<'_> {
             // Nobody has told the program to (runc and crun do it, too); while the child mounts.
             crate::sys::net::loopback_up().context("switch the loopback interface on")?;
         }
+        wire.limit(LOOK_AFTER).context("limit the wait for the init stage")?;
         // The mount is the child's by now, or the child's copy is the last one.
         self.seal = None;
         self.cgroup.load_devices()?;
@@ -568,8 +573,9 @@ impl Launch<'_> {
 
     /// Waits for the init stage, and meanwhile serves its wishes.
     fn listen(&self, wire: &Wire, guard: &Guard, sources: Option<&OwnedFd>) -> Result<Frame> {
+        let mut patience = Patience::new(self.cgroup.record());
         loop {
-            match (wire.receive().context("wait for the init stage")?, sources, &guard.child) {
+            match (patience.receive(wire)?, sources, &guard.child) {
                 (Frame::NeedSource(index), Some(sources), Some((pid, pidfd))) => {
                     let init = (*pid, pidfd.as_fd());
                     init::source::send(self.plan, index, init, &self.idmaps, sources.as_fd())
@@ -674,9 +680,9 @@ pub fn run_hooks(name: &str, list: &[Hook], state: &[u8]) -> Result<()> {
 
 /// Waits for the end of the process in the middle and puts the init process in its place in the guard. A frame: it has
 /// failed, and is in the guard still.
-fn adopt_init(guard: &mut Guard, wire: &Wire) -> Result<Option<Frame>> {
+fn adopt_init(guard: &mut Guard, wire: &Wire, cgroup: &cgroup::Record) -> Result<Option<Frame>> {
     let middle = guard.child.as_ref().map(|child| child.1.as_fd()).context("the init process is gone")?;
-    process::wait_unreaped(middle).context("wait for the process that joins namespaces")?;
+    Patience::new(cgroup).end_of(middle).context("wait for the process that joins namespaces")?;
     // What it had to say it has said; the init process waits to be let in, so the end of the wire does not show.
     match wire.receive_now().context("wait for the init stage")? {
         Some(Frame::Born(pid)) => {

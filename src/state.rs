@@ -151,6 +151,10 @@ pub struct Dir {
     name: CString,
 }
 
+/// How often a new directory may be taken away before it is locked, and how long others may look into it.
+const CLAIMS: u32 = 100;
+const CLAIM_TIMEOUT: Duration = Duration::from_secs(5);
+
 impl Store {
     /// The directory of `--root`, or the default one of this user.
     pub fn new(root: Option<&Path>) -> Result<Store> {
@@ -171,8 +175,26 @@ impl Store {
         Ok(root.join(id))
     }
 
+    /// Makes the directory of a new container, locked and with its first state in it.
+    pub fn begin(&self, state: &State) -> Result<(Dir, OwnedFd)> {
+        for _ in 0..CLAIMS {
+            let dir = self.claim(&state.id)?;
+            // Between the directory and its lock others may look into it: `delete` takes one without a state away.
+            match dir.lock_within(CLAIM_TIMEOUT).and_then(|lock| dir.write(state).map(|()| lock)) {
+                Ok(lock) => return Ok((dir, lock)),
+                Err(_) if dir.is_gone() => {}
+                Err(error) => {
+                    // The first error is the one that counts.
+                    let _ = dir.remove();
+                    return Err(error);
+                }
+            }
+        }
+        bail!("{}: the state directory is taken away again and again", state.id)
+    }
+
     /// Makes the directory of a new container, which is what claims the id.
-    pub fn claim(&self, id: &str) -> Result<Dir> {
+    fn claim(&self, id: &str) -> Result<Dir> {
         check_id(id)?;
         let name = CString::new(id)?;
         let parent = match self.open_root() {
@@ -274,6 +296,11 @@ impl Dir {
     /// The directory itself.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+
+    /// Has somebody else removed it, whatever stands in its place now?
+    pub fn is_gone(&self) -> bool {
+        fstat(&self.fd).is_ok_and(|stat| stat.st_nlink == 0)
     }
 
     /// Holds the lock under which a container is made or deleted; gives up at once if somebody else has it.
@@ -424,7 +451,7 @@ impl State {
     pub fn set_init(&mut self, pid: i32, pidfd: BorrowedFd) -> Result<()> {
         self.pid = pid;
         self.start_time = start_time(pid)?.unwrap_or(0);
-        self.pidfd_inode = process::pidfd_inode(pidfd);
+        self.pidfd_inode = Some(process::pidfd_inode(pidfd).context("look at the init process")?);
         Ok(())
     }
 
@@ -438,7 +465,9 @@ impl State {
             Err(Errno::ESRCH | Errno::EINVAL) => return Ok(None),
             Err(errno) => return Err(errno).with_context(|| format!("open process {}", self.pid)),
         };
-        if self.pidfd_inode.is_some() && process::pidfd_inode(pidfd.as_fd()) != self.pidfd_inode {
+        if let Some(recorded) = self.pidfd_inode
+            && process::pidfd_inode(pidfd.as_fd()).context("look at the init process")? != recorded
+        {
             return Ok(None);
         }
         match start_time(self.pid) {

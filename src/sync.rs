@@ -25,7 +25,8 @@
 //!   ◀─────────────────── Failed{step,..} ──  at any time, followed by exit
 //! ```
 //!
-//! Each side learns of the other's death by end of file, so no wait can outlive its reason. The gate (`start` → init
+//! Each side learns of the other's death by end of file, so no wait can outlive its reason; whether the other side can run
+//! at all is a question for `patience.rs`. The gate (`start` → init
 //! stage) is a socket of the same kind bound in the state directory: `start` sends `Proceed`, the child answers
 //! `Failed` or, by its execve, end of file. Frames are bounded and every field is range-checked when read.
 
@@ -325,6 +326,12 @@ impl Wire {
         frame[4..8].copy_from_slice(&(failure.errno as i32).to_le_bytes());
         frame[HEAD..HEAD + text.len()].copy_from_slice(text);
         fs::write_once(self.socket.as_fd(), &frame[..HEAD + text.len()])
+    }
+
+    /// From now on [`Wire::receive`] gives up with `EAGAIN` after so many seconds.
+    pub fn limit(&self, seconds: u32) -> Result<()> {
+        use nix::sys::socket::{setsockopt, sockopt::ReceiveTimeout};
+        setsockopt(&self.socket, ReceiveTimeout, &nix::sys::time::TimeVal::new(seconds.into(), 0))
     }
 
     /// Waits for a frame.

@@ -115,6 +115,11 @@ impl Cx {
         self.cmd(args).run()
     }
 
+    /// Says something of a test that passes, in its line.
+    pub fn note(&self, text: &str) -> Result<()> {
+        fs::write(self.path("note"), text).context("write the note")
+    }
+
     /// Everything that could be left behind, as it is now.
     pub fn snapshot(&self) -> Result<Snapshot> {
         snapshot(&self.cgroup, &self.mark, &self.root, self.systemd)

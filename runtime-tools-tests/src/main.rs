@@ -221,7 +221,11 @@ fn report(o: &Options, test: &Test, args: &Value, kind: &str, counts: &Mutex<[us
     let deviation = test.deviates.iter().find(|(peer, _)| *peer == kind).map(|(_, why)| *why);
     let time = if o.times { format!(" [{} ms]", start.elapsed().as_millis()) } else { String::new() };
     let (slot, line) = match (verdict, deviation) {
-        (Verdict::Pass, None) => (0, format!("ok   {}{time}", test.name)),
+        (Verdict::Pass, None) => {
+            let note = Path::new(args["dir"].as_str().unwrap_or_default()).join("note");
+            let note = fs::read_to_string(note).map(|text| format!(" # {text}")).unwrap_or_default();
+            (0, format!("ok   {}{time}{note}", test.name))
+        }
         (Verdict::Pass, Some(why)) => {
             (0, format!("ok   {}{time} # {kind} is noted to deviate, but did not: {why}", test.name))
         }

@@ -61,6 +61,29 @@ impl Record {
         if self.version != Version::V2 && self.is_frozen()? { self.thaw() } else { Ok(()) }
     }
 
+    /// Are the container's processes frozen, by whomever: its own cgroup or one above it? Then the directory.
+    pub fn frozen_at(&self) -> Option<String> {
+        self.hierarchies.iter().map(Hierarchy::dir).find(|dir| {
+            let read = |name: &str| file::read_value(file::ABSOLUTE, &format!("{dir}/{name}"));
+            // No directory has both files.
+            read("cgroup.events").is_ok_and(|events| events.lines().any(|line| line == "frozen 1"))
+                || read("freezer.state").is_ok_and(|state| state != "THAWED")
+        })
+    }
+
+    /// Takes a process that was killed out of a frozen cgroup of v1, where it cannot even die, into the runtime's own.
+    /// On v2 a frozen process dies like any other.
+    pub fn release(&self, pid: i32) -> Result<()> {
+        let Some(freezer) = self.hierarchies.iter().find(|one| one.has("freezer")) else { return Ok(()) };
+        let memberships = super::own_memberships()?;
+        let own = super::path::memberships(&memberships)
+            .find(|one| one.controllers.split(',').any(|name| name == "freezer"))
+            .context("the runtime is in no cgroup of the freezer")?;
+        let tasks = format!("{}{}/tasks", freezer.mount, own.path.trim_end_matches('/'));
+        file::write_value(file::ABSOLUTE, &tasks, &pid.to_string())
+            .map_err(|errno| anyhow!("write {tasks}: {}", words(errno)))
+    }
+
     fn freezer(&self) -> Result<(&Hierarchy, String)> {
         let name = if self.version == Version::V2 { "cgroup.freeze" } else { "freezer.state" };
         let hierarchy = match self.hierarchies.is_empty() {

@@ -30,7 +30,10 @@ pub fn delete(global: &Global, id: &str, force: bool) -> Result<ExitCode> {
         // A runtime was killed before it wrote down anything, or the file is rubbish: only the directory is there.
         // Where it could not be read, nobody knows what is there, so nothing is removed.
         Err(error) if missing(&error) || (force && is_rubbish(&error)) => {
-            dir.remove()?;
+            // Whoever had the lock before may have removed it, and somebody else may have claimed the id anew.
+            if !dir.is_gone() {
+                dir.remove()?;
+            }
             if force {
                 return Ok(ExitCode::SUCCESS);
             }

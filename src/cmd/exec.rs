@@ -228,6 +228,11 @@ fn compile(process: &SpecProcess, dir: &Dir, state: &State) -> Result<Process> {
     Ok(process)
 }
 
+/// How long the process may be silent, in seconds.
+const ANSWER_LIMIT: u32 = 15;
+/// How long it may take to end once it was killed, in milliseconds.
+const END_LIMIT_MS: u32 = 2000;
+
 /// A descriptor that may wait in the queue of the runtime's end of the wire, where no process can open it by
 /// `/proc/PID/fd`.
 struct Stowed(bool);
@@ -452,9 +457,8 @@ impl Join<'_> {
         // The mount dissolves while the program runs.
         drop(seal.take());
         if result.is_err() {
-            // Ended by itself is as good.
-            let _ = process::pidfd_signal(pidfd.as_fd(), libc::SIGKILL);
-            let _ = process::wait(pid);
+            // A frozen process of cgroup v1 ends once it is thawed.
+            let _ = process::end(pid, pidfd.as_fd(), END_LIMIT_MS);
         }
         result.map(|()| (pid, pidfd))
     }
@@ -468,6 +472,10 @@ impl Join<'_> {
         Later { proc, pid_file, agent, tasks }: Later,
         pidfd_socket: Option<OwnedFd>,
     ) -> Result<()> {
+        // With --ignore-paused it is for the caller to thaw the container.
+        if self.status != Status::Paused {
+            wire.limit(ANSWER_LIMIT).context("limit the wait for the process")?;
+        }
         // In the order in which they were stowed, before the first word of the child.
         if let Some(proc) = proc.take(wire)? {
             spawn::set_oom_score(process, pid, &proc)?;
@@ -487,7 +495,7 @@ impl Join<'_> {
             crate::sys::socket::send_fd(socket.as_fd(), b"setns", pidfd.as_fd()).context("send the pidfd")?;
         }
         wire.send(Kind::Proceed).context("write to the process")?;
-        let mut answer = wire.receive().context("wait for the process")?;
+        let mut answer = hear(wire)?;
         if let Frame::Listener(fd) = answer {
             let state = self.state;
             let (agent, connection) =
@@ -496,7 +504,7 @@ impl Join<'_> {
             let now = hook_state.with(self.status.word(), state.pid);
             crate::agent::serve(connection, agent, fd, pidfd.as_fd(), pid, &now)?;
             wire.send(Kind::ListenerTaken).context("write to the process")?;
-            answer = wire.receive().context("wait for the process")?;
+            answer = hear(wire)?;
         }
         match answer {
             Frame::End => {}
@@ -513,6 +521,17 @@ impl Join<'_> {
             Some(file) => file.write(pid),
             None => Ok(()),
         }
+    }
+}
+
+/// What the process says next. It runs no hooks and mounts nothing, so that a long silence means that it cannot run; why
+/// cannot be seen from where this process is now.
+fn hear(wire: &Wire) -> Result<Frame> {
+    match wire.receive() {
+        Err(Errno::EAGAIN) => bail!(
+            "no word from the process within {ANSWER_LIMIT} s: is the container's cgroup, or one above it, frozen?"
+        ),
+        other => other.context("wait for the process"),
     }
 }
 

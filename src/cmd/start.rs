@@ -5,12 +5,13 @@ use crate::cli::Global;
 use crate::exit::ExitCode;
 use crate::explain;
 use crate::notify::Relay;
+use crate::patience::{LOOK_AFTER, Patience};
 use crate::spawn::run_hooks;
 use crate::state::{self, Dir, State, Status, Store};
 use crate::sync::{Frame, Kind, Wire};
-use crate::sys::Errno;
+use crate::sys::{Errno, process};
 use anyhow::{Context, Result, bail};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 /// Opens the gate and returns once the program runs and the poststart hooks have.
 pub fn start(global: &Global, id: &str) -> Result<ExitCode> {
@@ -28,7 +29,7 @@ pub fn start(global: &Global, id: &str) -> Result<ExitCode> {
     if state.no_process {
         bail!("/process: cannot start a container without a process");
     }
-    open_gate(&dir)?;
+    open_gate(&dir, &state, init.as_ref())?;
     if !state.poststart.is_empty() {
         let json = state.for_hooks().json(Status::Running.word(), state.pid);
         if let Err(error) = run_hooks("poststart", &state.poststart, &json) {
@@ -44,7 +45,7 @@ pub fn start(global: &Global, id: &str) -> Result<ExitCode> {
 }
 
 /// Tells the init stage to go on and waits for its execve.
-fn open_gate(dir: &Dir) -> Result<()> {
+fn open_gate(dir: &Dir, state: &State, init: Option<&OwnedFd>) -> Result<()> {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
     use std::os::fd::AsRawFd;
     let gate = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)
@@ -64,8 +65,15 @@ fn open_gate(dir: &Dir) -> Result<()> {
         Err(errno) => return Err(errno).context("remove the start gate"),
     }
     let wire = Wire::from_socket(gate);
+    wire.limit(LOOK_AFTER).context("limit the wait for the init stage")?;
     wire.send(Kind::Proceed).context("write to the init stage")?;
-    match wire.receive().context("wait for the init stage")? {
+    let answer = Patience::new(&state.cgroup).receive(&wire);
+    if let (Err(_), Some(init)) = (&answer, init) {
+        // It has the word to go on, unread perhaps, and must not run after `start` has failed.
+        let _ = process::pidfd_signal(init.as_fd(), libc::SIGKILL);
+        let _ = state.cgroup.release(state.pid);
+    }
+    match answer? {
         Frame::End => Ok(()),
         Frame::Failed(failure) => Err(explain::start_failure(&failure)),
         Frame::Lost | Frame::Plain(_) | Frame::Born(_) | Frame::NeedSource(_) | Frame::Listener(_) => {

@@ -347,15 +347,24 @@ pub fn wait(pid: i32) -> Result<Ended> {
     }
 }
 
-/// Waits for the process behind a pidfd to end, and leaves it to be reaped.
-pub fn wait_unreaped(pidfd: BorrowedFd) -> Result<()> {
+/// Waits for the process behind a pidfd to end, for so many milliseconds at most, and leaves it to be reaped. A signal
+/// begins the wait anew.
+pub fn ends_within(pidfd: BorrowedFd, limit_ms: u32) -> Result<bool> {
     loop {
-        match poll_end(pidfd, -1) {
-            Ok(true) => return Ok(()),
-            Ok(false) | Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno),
+        match poll_end(pidfd, i32::try_from(limit_ms).unwrap_or(i32::MAX)) {
+            Err(Errno::EINTR) => {}
+            other => return other,
         }
     }
+}
+
+/// Kills a child and reaps it; None where it does not end within `limit_ms`, as a frozen process of cgroup v1 or one that
+/// waits for a device. Then its parent's end leaves it to init.
+pub fn end(pid: i32, pidfd: BorrowedFd, limit_ms: u32) -> Option<Ended> {
+    // Ended by itself is as good.
+    let _ = pidfd_signal(pidfd, libc::SIGKILL);
+    // Where even the look fails it is waited for: SIGKILL is on its way.
+    if ends_within(pidfd, limit_ms).unwrap_or(true) { wait(pid).ok() } else { None }
 }
 
 /// Opens a namespace of a process; `name` is that of its file in /proc/PID/ns.
@@ -364,15 +373,9 @@ pub fn open_namespace(pid: i32, name: &str) -> Result<OwnedFd> {
     super::fs::open(&path, libc::O_RDONLY, 0)
 }
 
-/// The inode of a pidfd. None on a kernel without pidfs (before Linux 6.9), where all of them have the same.
-pub fn pidfd_inode(pidfd: BorrowedFd) -> Option<u64> {
-    /// `PID_FS_MAGIC`, linux/magic.h.
-    const PIDFS: i64 = 0x5049_4446;
-    let filesystem = nix::sys::statfs::fstatfs(pidfd).ok()?.filesystem_type().0;
-    if filesystem as i64 != PIDFS {
-        return None;
-    }
-    nix::sys::stat::fstat(pidfd).ok().map(|stat| stat.st_ino)
+/// The inode of a pidfd. On a kernel without pidfs (before Linux 6.9) all of them have the same.
+pub fn pidfd_inode(pidfd: BorrowedFd) -> Result<u64> {
+    nix::sys::stat::fstat(pidfd).map(|stat| stat.st_ino)
 }
 
 /// Has the process behind a pidfd ended?

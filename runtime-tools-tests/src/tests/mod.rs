@@ -17,6 +17,8 @@ mod errors;
 mod events;
 mod exec;
 mod exec_process;
+mod exhausted;
+mod frozen;
 mod hooks;
 mod idmapped;
 mod intel_rdt;
@@ -24,6 +26,7 @@ mod kernel;
 mod kill;
 mod labels;
 mod lifecycle;
+mod load;
 mod log;
 mod mount_options;
 mod mounts;
@@ -118,12 +121,15 @@ pub fn all() -> Vec<Test> {
         resources::TESTS,
         intel_rdt::TESTS,
         pause::TESTS,
+        frozen::TESTS,
         update::TESTS,
         events::TESTS,
         annotations::TESTS,
         wrong_values::TESTS,
         checkpoint::TESTS,
         systemd::TESTS,
+        exhausted::TESTS,
+        load::TESTS,
         configs::TESTS,
         compare_with::TESTS,
     ]
