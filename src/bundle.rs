@@ -7,7 +7,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Largest config.json that is read, bytes.
-const CONFIG_MAX: u64 = 16 << 20;
+pub const CONFIG_MAX: u64 = 16 << 20;
 
 /// A bundle as loaded.
 pub struct Bundle {
@@ -35,19 +35,7 @@ pub fn load(dir: Option<&Path>) -> Result<Bundle> {
             _ => error,
         }
     })?;
-    let mut spec: Spec = parse(&config, &text)?;
-    check_version(spec.version())?;
-    // The crate oci-spec has a default for what the spec requires.
-    if spec.process().as_ref().is_some_and(|process| process.io_priority().is_some())
-        && parse::<serde_json::Value>(&config, &text)?.pointer("/process/ioPriority/class").is_none()
-    {
-        bail!("/process/ioPriority/class: is required");
-    }
-    if let Some(resources) = spec.linux_mut().as_mut().and_then(|linux| linux.resources_mut().as_mut())
-        && json::has_unclear_limit(resources)
-    {
-        json::set_explicit_limit(resources, &parse(&config, &text)?, "/linux/resources/pids/limit");
-    }
+    let spec = parse_config(&config, &text)?;
     let rootfs = match spec.root() {
         Some(root) if !root.path().as_os_str().is_empty() => normal(&dir.join(root.path())),
         _ => bail!("/root: root must be specified"),
@@ -61,21 +49,39 @@ pub fn load(dir: Option<&Path>) -> Result<Bundle> {
     Ok(Bundle { dir, spec, rootfs })
 }
 
+/// The configuration that `path` holds.
+pub fn parse_config(path: &Path, text: &[u8]) -> Result<Spec> {
+    let mut spec: Spec = parse(path, text)?;
+    check_version(spec.version())?;
+    // The crate oci-spec has a default for what the spec requires.
+    if spec.process().as_ref().is_some_and(|process| process.io_priority().is_some())
+        && parse::<serde_json::Value>(path, text)?.pointer("/process/ioPriority/class").is_none()
+    {
+        bail!("/process/ioPriority/class: is required");
+    }
+    if let Some(resources) = spec.linux_mut().as_mut().and_then(|linux| linux.resources_mut().as_mut())
+        && json::has_unclear_limit(resources)
+    {
+        json::set_explicit_limit(resources, &parse(path, text)?, "/linux/resources/pids/limit");
+    }
+    Ok(spec)
+}
+
 /// Reads and parses a JSON file of bounded size.
 pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
     parse(path, &read(path)?)
 }
 
-/// Reads a file of bounded size.
+/// Reads a file of bounded size, whatever kind of file it is.
 fn read(path: &Path) -> Result<Vec<u8>> {
     let name = path.display();
     let file = std::fs::File::open(path).with_context(|| format!("open {name}"))?;
     let size = file.metadata().with_context(|| format!("stat {name}"))?.len();
-    if size > CONFIG_MAX {
-        bail!("{name}: {size} bytes are more than {CONFIG_MAX}");
+    let mut text = Vec::with_capacity(size.min(CONFIG_MAX) as usize + 1);
+    file.take(CONFIG_MAX + 1).read_to_end(&mut text).with_context(|| format!("read {name}"))?;
+    if text.len() as u64 > CONFIG_MAX {
+        bail!("{name}: is larger than {CONFIG_MAX} bytes");
     }
-    let mut text = Vec::with_capacity(size as usize + 1);
-    file.take(CONFIG_MAX).read_to_end(&mut text).with_context(|| format!("read {name}"))?;
     Ok(text)
 }
 
@@ -117,4 +123,27 @@ fn check_version(version: &str) -> Result<()> {
 /// Takes `.` and doubled or trailing slashes out of a path.
 pub fn normal(path: &Path) -> PathBuf {
     path.components().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_bounded() {
+        let dir = std::env::temp_dir().join(format!("naru-bundle-{}", std::process::id()));
+        std::fs::create_dir(&dir).unwrap();
+        let path = dir.join("config.json");
+        let file = std::fs::File::create(&path).unwrap();
+        let error = |path: &Path| read_json::<serde_json::Value>(path).unwrap_err().to_string();
+        // The file says how large it is, or does not.
+        file.set_len(CONFIG_MAX + 1).unwrap();
+        assert_eq!(error(&path), format!("{}: is larger than 16777216 bytes", path.display()));
+        assert_eq!(error(Path::new("/dev/zero")), "/dev/zero: is larger than 16777216 bytes");
+        let mut text = b"{}".to_vec();
+        text.resize(CONFIG_MAX as usize, b' ');
+        std::fs::write(&path, &text).unwrap();
+        assert_eq!(read_json::<serde_json::Value>(&path).unwrap(), serde_json::json!({}));
+        std::fs::remove_dir_all(dir).unwrap();
+    }
 }

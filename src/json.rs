@@ -114,15 +114,15 @@ fn is_in_list_of_objects(text: &[u8], at: usize) -> bool {
 /// The offset just behind the first `[` that stands where an object belongs. One pass over the text, some 5 us for
 /// Docker's configuration.
 pub fn list_for_object(text: &[u8]) -> Option<usize> {
-    /// Lists in lists that are looked at, which also a string may seem to hold.
-    const LOOKS_MAX: u32 = 256;
+    /// How much is looked through for lists in lists, which also a string may seem to hold, bytes.
+    const LOOKS_MAX: usize = 64 << 20;
     let looks = std::cell::Cell::new(0);
     let before = |end: usize| text[..end].iter().rposition(|byte| !byte.is_ascii_whitespace());
     let object = |at: usize| {
         let Some(colon) = before(at) else { return true };
         if matches!(text[colon], b',' | b'[') {
             // Each look costs a pass over what stands before: no configuration has many such places.
-            looks.set(looks.get() + 1);
+            looks.set(looks.get() + at);
             return looks.get() <= LOOKS_MAX && is_in_list_of_objects(text, at);
         }
         if text[colon] != b':' {

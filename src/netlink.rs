@@ -120,7 +120,7 @@ impl Netlink {
 }
 
 /// Takes the messages of one datagram apart. True at the end of the answer.
-fn read_answer(mut rest: &[u8], answers: &mut Vec<Vec<u8>>) -> Result<bool> {
+pub fn read_answer(mut rest: &[u8], answers: &mut Vec<Vec<u8>>) -> Result<bool> {
     while rest.len() >= HEADER {
         let length = number(&rest[..4]) as usize;
         let kind = u16::from_ne_bytes([rest[4], rest[5]]) as i32;
@@ -128,7 +128,7 @@ fn read_answer(mut rest: &[u8], answers: &mut Vec<Vec<u8>>) -> Result<bool> {
         match kind {
             libc::NLMSG_ERROR => {
                 let errno = message.get(..4).map(|bytes| number(bytes) as i32).ok_or(Errno::EPROTO)?;
-                return if errno == 0 { Ok(true) } else { Err(Errno::from_raw(-errno)) };
+                return if errno == 0 { Ok(true) } else { Err(Errno::from_raw(errno.wrapping_neg())) };
             }
             libc::NLMSG_DONE => return Ok(true),
             _ => answers.push(message.to_vec()),
@@ -146,7 +146,8 @@ fn ifinfo(index: i32, flags: u32, change: u32) -> Vec<u8> {
     body
 }
 
-fn link(message: &[u8]) -> Option<Link> {
+/// An interface from the body of its message.
+pub fn link(message: &[u8]) -> Option<Link> {
     let head = message.get(..IFINFO)?;
     let mut link = Link {
         index: number(&head[4..8]) as i32,
@@ -165,7 +166,7 @@ fn link(message: &[u8]) -> Option<Link> {
 }
 
 /// A permanent address of global scope, which is what the spec has moved.
-fn address(message: &[u8], index: i32) -> Option<Address> {
+pub fn address(message: &[u8], index: i32) -> Option<Address> {
     const IFA_F_NODAD: u32 = 0x02;
     const IFA_F_PERMANENT: u32 = 0x80;
     const IFA_F_NOPREFIXROUTE: u32 = 0x200;
@@ -253,6 +254,7 @@ mod tests {
         assert_eq!(read_answer(&message(3, 16, &[]), &mut answers), Err(Errno::EPROTO));
         assert_eq!(read_answer(&message(16, 2, &[]), &mut answers), Err(Errno::EPROTO));
         assert_eq!(read_answer(&message(20, 2, &(-17i32).to_ne_bytes()), &mut answers), Err(Errno::EEXIST));
+        assert!(read_answer(&message(20, 2, &i32::MIN.to_ne_bytes()), &mut answers).is_err());
         assert_eq!(read_answer(&message(20, 2, &[0; 4]), &mut answers), Ok(true));
         assert_eq!(read_answer(&[], &mut answers), Ok(false));
         assert!(answers.is_empty());

@@ -171,7 +171,7 @@ fn write(path: &Path, text: &str) -> std::io::Result<()> {
 }
 
 /// Where mountinfo has a resctrl filesystem (proc_pid_mountinfo(5): field 5, escaped; the type behind ` - `).
-fn mount_point(mountinfo: &[u8]) -> Option<PathBuf> {
+pub fn mount_point(mountinfo: &[u8]) -> Option<PathBuf> {
     mountinfo.split(|&byte| byte == b'\n').find_map(|line| {
         let separator = line.windows(3).position(|part| part == b" - ")?;
         if !line[separator + 3..].starts_with(b"resctrl ") {
@@ -220,7 +220,7 @@ fn check_schemata(dir: &Path, rdt: &IntelRdt) -> Result<()> {
 }
 
 /// Does the file say the same of every cache that `wanted` names? The kernel pads names and numbers.
-fn is_in(wanted: &str, present: &str) -> bool {
+pub fn is_in(wanted: &str, present: &str) -> bool {
     fn parts(line: &str) -> Option<(&str, Vec<(&str, String)>)> {
         let (name, values) = line.split_once(':')?;
         let values = values.split(';').filter_map(|pair| pair.split_once('=')).map(|(id, value)| {

@@ -36,8 +36,9 @@ const NEW_FILE: &CStr = c".state.json";
 pub const GATE: &CStr = c"gate";
 /// Name of the compiled seccomp program in a state directory.
 pub const SECCOMP: &CStr = c"seccomp.bpf";
-/// Largest state.json that is read, bytes.
-const FILE_MAX: u64 = 16 << 20;
+/// Largest file of a state directory that is read, bytes. Twice a configuration's size: state.json repeats parts of one
+/// (annotations, hooks), and a container whose state could not be read could not be deleted.
+const FILE_MAX: u64 = 2 * crate::bundle::CONFIG_MAX;
 /// Longest id, bytes: it is a file name.
 const ID_MAX: usize = 255;
 
@@ -357,17 +358,19 @@ impl Dir {
         // One byte more than its size, so that one read and the end of file are all.
         let mut content = Vec::with_capacity((stat.st_size as u64).min(FILE_MAX) as usize + 1);
         std::fs::File::from(file)
-            .take(FILE_MAX)
+            .take(FILE_MAX + 1)
             .read_to_end(&mut content)
             .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
+        if content.len() as u64 > FILE_MAX {
+            return Err(Errno::EFBIG);
+        }
         Ok(content)
     }
 
     /// Reads state.json.
     pub fn read(&self) -> Result<State> {
         match self.get(FILE) {
-            Ok(text) => serde_json::from_slice(&text)
-                .map_err(|error| anyhow::Error::new(error).context("parse state.json")),
+            Ok(text) => parse(&text),
             // A directory that a killed runtime left before it wrote anything.
             Err(Errno::ENOENT) => bail!(DOES_NOT_EXIST),
             Err(errno) => Err(errno).context("read state.json"),
@@ -530,6 +533,11 @@ pub fn unmount_root(rootfs: &CStr, before: u64) -> crate::sys::Result<()> {
     }
 }
 
+/// A state from its text.
+pub fn parse(text: &[u8]) -> Result<State> {
+    serde_json::from_slice(text).context("parse state.json")
+}
+
 /// Start time of a process in clock ticks since boot; nothing if it is gone or has ended and waits to be reaped.
 pub fn start_time(pid: i32) -> Result<Option<u64>> {
     let path = CString::new(format!("/proc/{pid}/stat"))?;
@@ -544,9 +552,13 @@ pub fn start_time(pid: i32) -> Result<Option<u64>> {
         Err(Errno::ESRCH) => return Ok(None),
         Err(errno) => return Err(errno).with_context(|| format!("read /proc/{pid}/stat")),
     };
+    parse_stat(&buf[..length]).with_context(|| format!("read /proc/{pid}/stat"))
+}
+
+/// The same from the text of `/proc/PID/stat`.
+pub fn parse_stat(text: &[u8]) -> Result<Option<u64>> {
     use procfs::FromRead;
-    let stat = procfs::process::Stat::from_read(&buf[..length])
-        .map_err(|error| anyhow!("read /proc/{pid}/stat: {error}"))?;
+    let stat = procfs::process::Stat::from_read(text).map_err(|error| anyhow!("{error}"))?;
     Ok((!matches!(stat.state, 'Z' | 'X')).then_some(stat.starttime))
 }
 
@@ -598,6 +610,36 @@ mod tests {
         }
         for bad in ["", ".", "..", "a/b", "a b", "é", "a\0", &"x".repeat(256)] {
             assert!(check_id(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_state_is_as_large_as_any_configuration_makes_it_and_no_larger() {
+        let root = std::env::temp_dir().join(format!("naru-state-{}", std::process::id()));
+        let dir = Store::new(Some(&root)).unwrap().claim("c1").unwrap();
+        let content = vec![b' '; crate::bundle::CONFIG_MAX as usize + 4096];
+        dir.put(FILE, NEW_FILE, &content).unwrap();
+        assert!(dir.read().err().unwrap().to_string().starts_with("parse state.json"));
+        std::fs::File::options()
+            .write(true)
+            .open(root.join("c1/state.json"))
+            .unwrap()
+            .set_len(FILE_MAX + 1)
+            .unwrap();
+        assert_eq!(dir.read().err().unwrap().downcast_ref(), Some(&Errno::EFBIG));
+        dir.remove().unwrap();
+        std::fs::remove_dir(root).unwrap();
+    }
+
+    #[test]
+    fn a_name_in_proc_stat_is_any_bytes() {
+        let line = |name: &[u8], state: u8| {
+            let rest = b" 1 77 77 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4242 100 5 18446744073709551615 1 1 0 0 0 0 0 0 0 0 0 \
+                0 17 1 0 0 0 0 0 0 0 0 0 0 0 0 0\n";
+            parse_stat(&[b"77 (", name, b") ", &[state], &rest[..]].concat()).unwrap()
+        };
+        for name in [&b"sh"[..], b") S 1 (", b"\xff\xfe", b"a\nb", b""] {
+            assert_eq!((line(name, b'S'), line(name, b'Z')), (Some(4242), None), "{name:?}");
         }
     }
 

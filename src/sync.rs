@@ -378,7 +378,7 @@ impl AsFd for Wire {
 }
 
 /// Reads a frame; nothing when it is malformed.
-fn decode(bytes: &[u8]) -> Option<Frame> {
+pub fn decode(bytes: &[u8]) -> Option<Frame> {
     if bytes.is_empty() {
         return Some(Frame::End);
     }

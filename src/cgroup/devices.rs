@@ -109,6 +109,8 @@ const ALWAYS_ALLOWED: [Standard; 11] = [
     (None, Kind::Char, Some(10), Some(200), ALL),
 ];
 
+/// Most rules of a configuration: each is compared with all before it.
+const MAX_RULES: usize = 16 << 10;
 /// Where the rules of a policy stand in the configuration.
 const FIELD: &str = "/linux/resources/devices";
 
@@ -117,6 +119,9 @@ impl Policy {
     pub fn of(linux: &Linux) -> Result<Policy> {
         let rules = linux.resources().as_ref().and_then(|r| r.devices().as_deref()).unwrap_or_default();
         let own = linux.devices().as_deref().unwrap_or_default();
+        if rules.len() > MAX_RULES {
+            bail!("{FIELD}: {} rules are more than {MAX_RULES}", rules.len());
+        }
         let mut policy = Policy { allow_by_default: false, exceptions: Vec::new(), only_allows: true };
         for (i, rule) in rules.iter().enumerate() {
             policy.add(rule, &format!("{FIELD}/{i}"))?;
@@ -355,6 +360,14 @@ pub mod tests {
             let error = Policy::of(&linux(rules)).map(|_| ()).unwrap_err().to_string();
             assert_eq!(error, expected, "{rules}");
         }
+    }
+
+    #[test]
+    fn rules_are_bounded() {
+        let rule = r#"{"allow":true,"type":"c","major":1,"minor":3,"access":"r"}"#;
+        let error =
+            Policy::of(&linux(&format!("[{rule}{}]", format!(",{rule}").repeat(MAX_RULES)))).unwrap_err();
+        assert_eq!(error.to_string(), "/linux/resources/devices: 16385 rules are more than 16384");
     }
 
     #[test]

@@ -8,23 +8,23 @@
 
 mod apply;
 mod create;
-mod device_program;
-mod devices;
+pub mod device_program;
+pub mod devices;
 mod enter;
 mod file;
 mod freeze;
 mod kill;
 mod oom;
-mod path;
-mod record;
-mod resources;
-mod stats;
-mod systemd;
+pub mod path;
+pub mod record;
+pub mod resources;
+pub mod stats;
+pub mod systemd;
 #[cfg(test)]
 mod tests;
 mod update;
-mod v1;
-mod v2;
+pub mod v1;
+pub mod v2;
 
 pub use create::Live;
 pub use enter::Attach;

@@ -392,7 +392,7 @@ impl Dir<'_> {
     }
 }
 
-fn psi(text: &str) -> Option<Psi> {
+pub fn psi(text: &str) -> Option<Psi> {
     let mut psi = Psi::default();
     for line in text.lines() {
         let mut fields = line.split(' ');
@@ -414,12 +414,12 @@ fn psi(text: &str) -> Option<Psi> {
     Some(psi).filter(|_| !text.is_empty())
 }
 
-fn numbers(text: &str) -> impl Iterator<Item = u64> + '_ {
+pub fn numbers(text: &str) -> impl Iterator<Item = u64> + '_ {
     text.split_whitespace().filter_map(|field| field.parse().ok())
 }
 
 /// `0-2,5` → 0, 1, 2, 5.
-fn ranges(text: &str) -> Vec<u16> {
+pub fn ranges(text: &str) -> Vec<u16> {
     let mut all = Vec::new();
     for part in text.trim().split(',') {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
@@ -431,7 +431,7 @@ fn ranges(text: &str) -> Vec<u16> {
 }
 
 /// One line of `io.stat`: `8:0 rbytes=1 wbytes=2 rios=3 wios=4 ..`.
-fn io_line(line: &str, blkio: &mut Blkio) {
+pub fn io_line(line: &str, blkio: &mut Blkio) {
     let mut fields = line.split(' ');
     let Some((major, minor)) = fields.next().and_then(|device| device.split_once(':')) else { return };
     let (Ok(major), Ok(minor)) = (major.parse(), minor.parse()) else { return };
@@ -478,7 +478,7 @@ fn blkio_v1(dir: &Dir, blkio: &mut Blkio) -> Result<()> {
 }
 
 /// Lines of `8:0 Read 5` or `8:0 5`; the sum at the end is left out.
-fn device_lines(text: &str) -> Vec<Device> {
+pub fn device_lines(text: &str) -> Vec<Device> {
     let line = |line: &str| {
         let fields: Vec<&str> = line.split([' ', ':']).collect();
         let (major, minor, op, value) = match fields[..] {
@@ -504,7 +504,7 @@ fn page_sizes() -> Vec<String> {
     sizes
 }
 
-fn page_size(name: &str) -> Option<String> {
+pub fn page_size(name: &str) -> Option<String> {
     let kb: u64 = name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()?;
     Some(match kb {
         1_048_576.. => format!("{}GB", kb >> 20),

@@ -85,7 +85,7 @@ pub fn swap_max(memory: &LinuxMemory, limits: &Limits) -> Option<String> {
         (_, 0) => None,
         (_, -1) => Some("max".to_string()),
         (-1, swap) => Some(swap.to_string()),
-        (limit, swap) => Some((swap - limit).to_string()),
+        (limit, swap) => Some(swap.saturating_sub(limit).to_string()),
     }
 }
 

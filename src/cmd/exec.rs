@@ -171,7 +171,7 @@ fn wanted(args: &cli::Exec, state: &State) -> Result<SpecProcess> {
 }
 
 /// `UID[:GID]`: decimal digits only, and never the id that means "unchanged" (CVE-2026-30892, CVE-2024-40635).
-fn parse_user(text: &str, gid: u32) -> Result<(u32, u32)> {
+pub fn parse_user(text: &str, gid: u32) -> Result<(u32, u32)> {
     let number = |part: &str| -> Result<u32> {
         let digits = !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
         let id = if digits { part.parse::<u32>().ok().filter(|&id| id != u32::MAX) } else { None };

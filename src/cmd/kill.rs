@@ -53,7 +53,7 @@ pub fn send(state: &State, init: BorrowedFd, signal: i32) -> Result<()> {
 }
 
 /// A number, or a name with or without SIG in any case.
-fn parse_signal(word: &str) -> Result<i32> {
+pub fn parse_signal(word: &str) -> Result<i32> {
     if let Ok(number) = word.parse::<i32>() {
         if (0..=64).contains(&number) {
             return Ok(number);

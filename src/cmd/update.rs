@@ -74,7 +74,7 @@ fn read_resources(path: &Path) -> Result<LinuxResources> {
 }
 
 /// Reads one value and no further, so that a caller who keeps its end of a pipe open is not waited for.
-fn parse_resources(source: impl Read) -> Result<LinuxResources> {
+pub fn parse_resources(source: impl Read) -> Result<LinuxResources> {
     let mut text = Recorded { source: source.take(RESOURCES_MAX), seen: Vec::new() };
     let parsed = Option::deserialize(&mut serde_json::Deserializer::from_reader(&mut text));
     match parsed.map(Option::unwrap_or_default) {
@@ -87,6 +87,7 @@ fn parse_resources(source: impl Read) -> Result<LinuxResources> {
             Ok(resources)
         }
         Err(error) if error.is_io() => Err(io::Error::from(error).into()),
+        Err(_) if text.seen.len() as u64 == RESOURCES_MAX => bail!("is larger than {RESOURCES_MAX} bytes"),
         Err(error) => {
             let offset = json::offset_of(&text.seen, error.line(), error.column());
             let pointer = json::pointer_at(&text.seen, offset);
@@ -110,7 +111,7 @@ impl<R: Read> Read for Recorded<R> {
 }
 
 /// The resources that the flags name.
-fn resources_of(args: &cli::Update) -> Result<LinuxResources> {
+pub fn resources_of(args: &cli::Update) -> Result<LinuxResources> {
     let mut cpu = LinuxCpu::default();
     cpu.set_cpus(args.cpuset_cpus.clone());
     cpu.set_mems(args.cpuset_mems.clone());
@@ -189,7 +190,7 @@ fn bytes(flag: &str, value: &Option<String>) -> Result<Option<i64>> {
 }
 
 /// `512`, `1.5m`, `64 KiB`: powers of 1024, in any case; fractions of a byte are cut off.
-fn parse_size(text: &str) -> Option<i64> {
+pub fn parse_size(text: &str) -> Option<i64> {
     let end = text.rfind(|c: char| c.is_ascii_digit() || c == '.')? + 1;
     let (number, unit) = text.split_at(end);
     let unit = unit.strip_prefix(' ').unwrap_or(unit).to_ascii_lowercase();
@@ -302,5 +303,7 @@ mod tests {
             let error = read(text).unwrap_err().to_string();
             assert!(error.contains(part), "{text}: {error}");
         }
+        let error = parse_resources(io::repeat(b' ')).unwrap_err().to_string();
+        assert_eq!(error, "is larger than 16777216 bytes");
     }
 }

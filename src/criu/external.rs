@@ -102,7 +102,10 @@ pub fn read_descriptors(images: &Path) -> Result<Vec<(String, i32)>> {
     let opened =
         fs::open(&name, libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK, 0).with_context(what)?;
     let mut text = Vec::new();
-    std::fs::File::from(opened).take(DESCRIPTORS_MAX).read_to_end(&mut text).with_context(what)?;
+    std::fs::File::from(opened).take(DESCRIPTORS_MAX + 1).read_to_end(&mut text).with_context(what)?;
+    if text.len() as u64 > DESCRIPTORS_MAX {
+        bail!("{}: is larger than {DESCRIPTORS_MAX} bytes", what());
+    }
     let names: Vec<String> = serde_json::from_slice(&text).with_context(what)?;
     let pipes = (0..3).zip(names).filter(|(_, name)| is_pipe(name));
     Ok(pipes.map(|(number, name)| (name, number)).collect())

@@ -6,7 +6,7 @@
 pub mod external;
 pub mod message;
 pub mod mounts;
-mod protobuf;
+pub mod protobuf;
 pub mod session;
 
 use anyhow::{Context, Result};

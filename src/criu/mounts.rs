@@ -83,7 +83,7 @@ fn name_of(at: BorrowedFd) -> SysResult<Vec<u8>> {
 
 /// One line of the report that the mounting process sends.
 #[derive(Debug, PartialEq, Eq)]
-enum Line {
+pub enum Line {
     /// The bind mount at this index of the plan is at this place.
     Place(usize, Vec<u8>),
     /// This step failed; without an index before any mount.
@@ -201,7 +201,8 @@ fn write_line(report: &mut Vec<u8>, line: &Line) {
     report.extend_from_slice(&content);
 }
 
-fn read_line(rest: &mut &[u8]) -> Option<Line> {
+/// Takes the first line off such a report; nothing when it is malformed.
+pub fn read_line(rest: &mut &[u8]) -> Option<Line> {
     let (&kind, after) = rest.split_first()?;
     let (index, after) = after.split_first_chunk::<4>()?;
     let (length, after) = after.split_first_chunk::<4>()?;

@@ -341,7 +341,7 @@ fn quote(log: &Path) -> Option<String> {
 }
 
 /// The first errors are the causes, the last one says what was given up.
-fn tail(text: &str) -> Option<String> {
+pub fn tail(text: &str) -> Option<String> {
     let errors: Vec<&str> = text.lines().filter(|line| line.contains("Error (")).map(without_time).collect();
     let lines = match errors.len() {
         0 => text.lines().last().map(without_time).into_iter().collect(),

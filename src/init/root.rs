@@ -128,7 +128,7 @@ fn detach_kernel_views(rootfs: &CStr) -> Result<()> {
 }
 
 /// Where a line of mountinfo has a procfs or sysfs with its root.
-fn whole_kernel_view(line: &str) -> Option<Vec<u8>> {
+pub fn whole_kernel_view(line: &str) -> Option<Vec<u8>> {
     let (mount, filesystem) = line.split_once(" - ")?;
     if !matches!(filesystem.split(' ').next(), Some("proc" | "sysfs")) {
         return None;

@@ -3,6 +3,7 @@
 use super::{c_path, mounts};
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime::{Linux, LinuxDeviceType, Mount};
+use std::collections::HashMap;
 use std::ffi::{CStr, CString};
 use std::path::{Component, Path};
 
@@ -70,7 +71,12 @@ pub fn compile(linux: &Linux, mount_list: &[Mount]) -> Result<Option<Devices>> {
             index: None,
         })
         .collect();
-    for (index, device) in linux.devices().iter().flatten().enumerate() {
+    let list = linux.devices().as_deref().unwrap_or_default();
+    let mut places: Option<HashMap<&str, usize>> = (list.len() > 64).then(HashMap::new);
+    if let Some(places) = &mut places {
+        places.extend(DEFAULT.iter().enumerate().filter_map(|(at, one)| Some((one.0.to_str().ok()?, at))));
+    }
+    for (index, device) in list.iter().enumerate() {
         let pointer = format!("/linux/devices/{index}");
         let path = device.path();
         if !path.is_absolute() || path.components().any(|part| part == Component::ParentDir) {
@@ -112,8 +118,18 @@ pub fn compile(linux: &Linux, mount_list: &[Mount]) -> Result<Option<Devices>> {
             gid: device.gid().unwrap_or(0),
             index: Some(index),
         };
-        match nodes.iter_mut().find(|other| other.path == node.path) {
-            Some(other) => *other = node,
+        // Comparing with all is the fastest for a few; a privileged container may list all devices of a large host.
+        let place = match (&mut places, path.to_str()) {
+            (Some(places), Some(text)) => places.insert(text, nodes.len()),
+            _ => nodes.iter().position(|other| other.path == node.path),
+        };
+        match place {
+            Some(place) => {
+                if let (Some(places), Some(text)) = (&mut places, path.to_str()) {
+                    places.insert(text, place);
+                }
+                nodes[place] = node;
+            }
             None => nodes.push(node),
         }
     }
@@ -142,6 +158,13 @@ mod tests {
         assert_eq!(list.len(), 7);
         let null = list.iter().find(|n| n.path.as_c_str() == c"/dev/null").unwrap();
         assert_eq!((null.mode, null.uid, null.index), (libc::S_IFCHR | 0o400, 7, Some(0)));
+        let many: Vec<String> =
+            (0..100).map(|n| format!(r#"{{"path":"/dev/{}","type":"p"}}"#, n % 80)).collect();
+        let null = r#"{"path":"/dev/null","type":"c","major":9}"#;
+        let many = nodes(&format!("[{null},{},{null}]", many.join(",")), "[]").unwrap().unwrap().nodes;
+        assert_eq!(many.len(), 86);
+        assert_eq!(many.iter().find(|n| n.path.as_c_str() == c"/dev/null").unwrap().index, Some(101));
+        assert_eq!(many.iter().find(|n| n.path.as_c_str() == c"/dev/5").unwrap().index, Some(86));
         let fifo = &list[6];
         assert_eq!((fifo.mode, fifo.name.is_none()), (libc::S_IFIFO | 0o666, true));
     }

@@ -5,8 +5,14 @@ use anyhow::{Context, Result, bail};
 /// Highest number that is accepted, far beyond any machine: it bounds the mask.
 const MAX: usize = 64 * 1024;
 
+/// Longest text, bytes: eight thousand ranges, which bounds the time.
+const LONGEST: usize = 64 << 10;
+
 /// The list as a bit mask; nothing for an empty text. Spaces around and empty elements are allowed, as in runc.
 pub fn mask(text: &str, pointer: &str) -> Result<Option<Vec<u64>>> {
+    if text.len() > LONGEST {
+        bail!("{pointer}: is longer than {LONGEST} bytes");
+    }
     let mut mask: Vec<u64> = Vec::new();
     for range in text.split(',').map(str::trim).filter(|range| !range.is_empty()) {
         let number = |part: &str| -> Result<usize> {
@@ -47,5 +53,8 @@ mod tests {
         for bad in ["a", "-1", "1-", "3-1", "65537", "1-2-3", "+1", ",", "0x1", "99999999999999999999"] {
             assert!(mask(bad, "/x").unwrap_err().to_string().starts_with("/x: "), "{bad}");
         }
+        let long = "0-65536,".repeat(8193);
+        assert_eq!(mask(&long, "/x").unwrap_err().to_string(), "/x: is longer than 65536 bytes");
+        assert_eq!(mask(&"0-7,".repeat(16_384), "/x").unwrap(), Some(vec![255]));
     }
 }

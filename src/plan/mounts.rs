@@ -164,6 +164,8 @@ pub fn order(mounts: &[Mount], new_network: bool) -> Vec<usize> {
         );
         a.starts_with(b) || b.starts_with(a)
     };
+    /// More than any configuration has below sysfs.
+    const WAITING_MAX: usize = 64;
     let mut waiting = vec![sysfs];
     let mut now = Vec::new();
     let mut end = sysfs + 1;
@@ -171,7 +173,10 @@ pub fn order(mounts: &[Mount], new_network: bool) -> Vec<usize> {
         let free = waiting.iter().all(|&other| !related(mount, &mounts[other]));
         match &mount.kind {
             _ if free && plain(mount) => now.push(at),
-            Kind::Cgroup { .. } | Kind::Filesystem(_) if !free => waiting.push(at),
+            // Each mount is compared with all that wait.
+            Kind::Cgroup { .. } | Kind::Filesystem(_) if !free && waiting.len() < WAITING_MAX => {
+                waiting.push(at)
+            }
             _ => break,
         }
         end = at + 1;

@@ -41,7 +41,8 @@ pub fn compile(
         list.push(NetDevice { host: host.clone(), name: name.clone() });
     }
     list.sort_unstable_by(|a, b| a.host.cmp(&b.host));
-    for (at, device) in list.iter().enumerate() {
+    let mut names = HashMap::with_capacity(list.len());
+    for device in &list {
         let pointer = device.pointer();
         if !namespaces.private(libc::CLONE_NEWNET) {
             bail!("{pointer}: unable to move network devices without a NET namespace");
@@ -54,7 +55,7 @@ pub fn compile(
         if !is_name(&device.name) || rest.contains('%') {
             bail!("{pointer}/name: invalid network device name {:?}", device.name);
         }
-        if !device.is_template() && list[..at].iter().any(|other| other.name == device.name) {
+        if !device.is_template() && names.insert(device.name.as_str(), 0usize).is_some() {
             bail!("{pointer}/name: {:?} is the name of another device, too", device.name);
         }
     }
@@ -87,6 +88,12 @@ mod tests {
         assert_eq!(pairs, [("a", "a"), ("b", "eth%d"), ("c", "c")]);
         assert!(list[1].is_template() && !list[0].is_template());
         assert_eq!(read("{}", 0), Ok(vec![]));
+    }
+
+    #[test]
+    fn many_are_compared_in_time() {
+        let many: Vec<String> = (0..100_000).map(|n| format!(r#""e{n}":{{"name":"x{n}"}}"#)).collect();
+        assert_eq!(read(&format!("{{{}}}", many.join(",")), libc::CLONE_NEWNET).unwrap().len(), 100_000);
     }
 
     #[test]

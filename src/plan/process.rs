@@ -176,6 +176,9 @@ pub fn compile(process: &oci_spec::runtime::Process, linux: &Linux, pointer: &st
     })
 }
 
+/// Longest PATH, bytes: what execve(2) takes for one variable where pages have 4 KiB (MAX_ARG_STRLEN). It is the image's,
+/// and each of its entries costs.
+const PATH_MAX: usize = 128 << 10;
 /// More arguments or variables than any program gets: they come from images, and each one costs.
 const ENTRIES_MAX: usize = 1 << 16;
 
@@ -265,8 +268,11 @@ fn candidates(program: &str, path: Option<&[u8]>, pointer: &str) -> Result<Vec<C
     if program.is_empty() {
         return Ok(Vec::new());
     }
-    path.unwrap_or_default()
-        .split(|&byte| byte == b':')
+    let path = path.unwrap_or_default();
+    if path.len() > PATH_MAX {
+        bail!("{}: PATH is longer than {PATH_MAX} bytes", pointer.replace("/args/0", "/env"));
+    }
+    path.split(|&byte| byte == b':')
         .map(|dir| {
             // An empty entry means the current directory (execvp); runc's lookup reads it the same way.
             let dir = if dir.is_empty() { b"." } else { dir };
@@ -461,6 +467,10 @@ mod tests {
             error(&format!(r#""args":["x"],"rlimits":[{twice},{twice}]"#)).starts_with("/process/rlimits/1")
         );
         assert!(error(r#""args":["x"],"oomScoreAdj":1001"#).starts_with("/process/oomScoreAdj"));
+        let long =
+            |program| error(&format!(r#""args":["{program}"],"env":["PATH={}"]"#, ":".repeat(200_000)));
+        assert_eq!(long("x"), "/process/env: PATH is longer than 131072 bytes");
+        assert_eq!(long("/x"), "");
     }
 
     #[test]

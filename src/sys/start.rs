@@ -10,7 +10,7 @@ static ARGV: AtomicPtr<*const libc::c_char> = AtomicPtr::new(std::ptr::null_mut(
 static ARGC: AtomicUsize = AtomicUsize::new(0);
 
 /// What the C library calls.
-#[cfg(not(test))]
+#[cfg(not(any(test, fuzzing)))]
 #[unsafe(no_mangle)]
 extern "C" fn main(argc: libc::c_int, argv: *const *const libc::c_char) -> libc::c_int {
     ARGC.store(argc.max(0) as usize, Ordering::Relaxed);

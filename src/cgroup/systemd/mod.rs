@@ -5,10 +5,10 @@
 //! reloads, and are written to the cgroup's files besides. Everything else works on those files like the other driver.
 
 pub mod bus;
-mod message;
+pub mod message;
 pub mod properties;
-mod text;
-mod value;
+pub mod text;
+pub mod value;
 
 use super::devices::Policy;
 use super::resources::{Limits, is_zero};
@@ -294,6 +294,10 @@ impl Name {
             ("", true) => "user.slice",
             (slice, _) => slice,
         };
+        // UNIT_NAME_MAX of systemd. The path of a slice grows with the square of its name.
+        if slice.len() > 255 {
+            bail!("/linux/cgroupsPath: the name of the slice is longer than 255 bytes");
+        }
         let unit = if name.ends_with(".slice") { name.into() } else { format!("{prefix}-{name}.scope") };
         if unit.contains('/') || unit.contains('\0') {
             bail!("/linux/cgroupsPath: {unit:?} is not the name of a unit");
@@ -342,6 +346,7 @@ mod tests {
         assert_eq!(name(None, false).unwrap(), is("system.slice", "naru-id.scope"));
         assert_eq!(name(Some(""), true).unwrap(), is("user.slice", "naru-id.scope"));
         assert_eq!(name(Some("a-b.slice:cri:c1"), false).unwrap(), is("a-b.slice", "cri-c1.scope"));
+        assert!(name(Some(&format!("{}.slice::c1", "a-".repeat(200_000))), false).is_err());
         assert_eq!(name(Some("::c1"), false).unwrap(), is("system.slice", "-c1.scope"));
         assert_eq!(name(Some("a.slice:x:a-b.slice"), false).unwrap(), is("a.slice", "a-b.slice"));
         for bad in ["/a/b", "a:b", "a:b:c:d", "a.slice:b:../c"] {

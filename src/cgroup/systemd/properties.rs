@@ -24,6 +24,9 @@ const QUOTA_STEP_US: u128 = 10_000;
 /// More than any kernel's number of processors or memory nodes.
 const MAX_BIT: usize = 65_535;
 
+/// Longest list of them, bytes.
+const LONGEST_LIST: usize = 64 << 10;
+
 /// The first versions of systemd that know a property, or a form of it.
 const KNOWS_DEVICE_NUMBERS: u32 = 240;
 const KNOWS_QUOTA_PERIOD: u32 = 242;
@@ -236,6 +239,10 @@ pub fn oom_policy(resources: &LinuxResources, host: Host) -> Option<Property> {
 /// `0-2,7` → one bit a number, the first byte has the lowest ones.
 fn bits(list: &str) -> Result<Vec<u8>> {
     let mut bits = Vec::new();
+    // Bounds the time that overlapping ranges take.
+    if list.len() > LONGEST_LIST {
+        bail!("is longer than {LONGEST_LIST} bytes");
+    }
     for part in list.split(',').map(str::trim).filter(|part| !part.is_empty()) {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         let (first, last): (usize, usize) = (first.parse()?, last.parse()?);
@@ -435,6 +442,7 @@ mod tests {
         assert_eq!(bits("0-2, 9").unwrap(), [7, 2]);
         assert_eq!(bits("5-8").unwrap(), [0xe0, 1]);
         assert_eq!(bits("16,").unwrap(), [0, 0, 1]);
+        assert!(bits(&"0-65535,".repeat(9000)).is_err());
     }
 
     #[test]

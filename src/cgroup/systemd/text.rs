@@ -11,6 +11,10 @@ use std::collections::HashMap;
 pub const PREFIX: &str = "org.systemd.property.";
 /// Deepest nesting of a value.
 const MAX_DEPTH: usize = 16;
+/// Longest type of a value, bytes (D-Bus specification, "Valid Signatures").
+const MAX_TYPE: usize = 255;
+/// Longest text of a value, bytes: in memory a value takes many times as much.
+const MAX_TEXT: usize = 1 << 20;
 const MICROSECONDS: f64 = 1_000_000.0;
 
 /// The properties that annotations ask for, sorted by name. Errors name the annotation.
@@ -54,13 +58,25 @@ fn seconds(name: &str, value: Value) -> Result<(String, Value)> {
 
 /// Parses one value.
 pub fn parse(text: &str) -> Result<Value> {
+    if text.len() > MAX_TEXT {
+        bail!("longer than {MAX_TEXT} bytes");
+    }
     let mut parser = Parser { rest: text, depth: 0 };
     let value = parser.value(None)?;
     parser.space();
     if !parser.rest.is_empty() {
         bail!("unexpected {:?} after the value", parser.rest);
     }
+    check_type(&value.signature())?;
     Ok(value)
+}
+
+/// A message has one byte for the length of a type.
+fn check_type(signature: &str) -> Result<()> {
+    if signature.len() > MAX_TYPE {
+        bail!("a type of more than {MAX_TYPE} bytes");
+    }
+    Ok(())
 }
 
 struct Parser<'a> {
@@ -122,6 +138,7 @@ impl<'a> Parser<'a> {
                 agree(wanted, "v")?;
                 self.expect('<')?;
                 let inner = self.value(None)?;
+                check_type(&inner.signature())?;
                 self.expect('>')?;
                 Value::Variant(Box::new(inner))
             }
@@ -154,7 +171,7 @@ impl<'a> Parser<'a> {
         match wanted {
             None | Some("s") => Ok(Value::Text(text)),
             Some("o") => Ok(Value::Path(text)),
-            Some("g") => Ok(Value::Signature(text)),
+            Some("g") => check_type(&text).map(|()| Value::Signature(text)),
             Some(other) => bail!("a string is not of type {other}"),
         }
     }
@@ -430,9 +447,15 @@ mod tests {
             "'\\u0000'",
             &"[".repeat(1000),
             "@as",
+            &format!("({})", "1,".repeat(254)),
+            &format!("<({})>", "1,".repeat(254)),
+            &format!("signature '{}'", "i".repeat(256)),
+            &format!("[{}1]", "1,".repeat(1 << 19)),
         ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
+        let longest = parse(&format!("({})", "1,".repeat(253))).unwrap();
+        assert_eq!(longest.signature().len(), 255);
     }
 
     #[test]

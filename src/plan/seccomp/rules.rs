@@ -12,6 +12,11 @@ use std::ops::Range;
 pub const RET_KILL_THREAD: u32 = 0;
 pub const RET_ERRNO: u32 = 0x0005_0000;
 
+/// Most conditions in a profile: as many as a filter can have instructions, and each may be compared with all others.
+const MAX_CONDITIONS: usize = super::MAX_INSTRUCTIONS;
+/// Most rules, counted by call: many more than any profile has.
+const MAX_RULES: usize = 16 << 10;
+
 /// A condition on one argument, of 64 bits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Condition {
@@ -82,6 +87,10 @@ pub fn read(profile: &LinuxSeccomp) -> Result<Rules> {
                 "{at}/args/{j}/index: a system call has the arguments 0 to 5, not {}",
                 arg.index()
             );
+            ensure!(
+                rules.conditions.len() < MAX_CONDITIONS,
+                "{at}/args: the profile has more than {MAX_CONDITIONS} conditions, more than fit a filter"
+            );
             rules.conditions.push(condition(arg));
         }
         let conditions = &mut rules.conditions[first as usize..];
@@ -99,6 +108,10 @@ pub fn read(profile: &LinuxSeccomp) -> Result<Rules> {
                 ensure!(name != "write", "{at}/names/{j}: SCMP_ACT_NOTIFY cannot be used for write");
                 rules.notify = true;
             }
+            ensure!(
+                rules.rules.len() < MAX_RULES,
+                "{at}/names/{j}: the profile has more than {MAX_RULES} rules for single calls"
+            );
             // Unknown here: newer than this program, or of an architecture it cannot meet.
             let Some(id) = arch::id(name) else { continue };
             rules.named[usize::from(id)] = true;

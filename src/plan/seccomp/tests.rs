@@ -311,6 +311,25 @@ fn calls_within_calls() {
 }
 
 #[test]
+fn rules_and_conditions_are_bounded() {
+    let refused = |value: &Value| compile(&profile(value)).expect_err("refused").to_string();
+    let ge = |n: u64| json!({"index": n % 6, "op": "SCMP_CMP_GE", "value": n});
+    let conditions: Vec<Value> = (0..5000).map(ge).collect();
+    let error = refused(&json!({"defaultAction": "SCMP_ACT_ERRNO",
+        "syscalls": [entry(&["socket"], "SCMP_ACT_ALLOW", json!(conditions))]}));
+    assert!(
+        error.starts_with("/linux/seccomp/syscalls/0/args: the profile has more than 4096 conditions"),
+        "{error}"
+    );
+    let error = refused(&json!({"defaultAction": "SCMP_ACT_ERRNO",
+        "syscalls": [entry(&["bpf"; 20_000], "SCMP_ACT_ALLOW", json!([]))]}));
+    assert!(
+        error.starts_with("/linux/seccomp/syscalls/0/names/16384: the profile has more than 16384 rules"),
+        "{error}"
+    );
+}
+
+#[test]
 fn every_architecture_is_accepted() {
     let names = [
         "X86",
