@@ -355,6 +355,9 @@ fn launch(request: &Request, plan: Plan, seal: Option<exe::Seal>, begun: Begun) 
         _ => None,
     };
     guard.net_devices = net::Devices::prepare(&plan.net_devices)?;
+    if plan.namespaces.private(libc::CLONE_NEWUSER) {
+        raise_limits(&plan.process);
+    }
     // Until execve nobody may look into these processes (CVE-2016-9962). Where an ordinary user writes the maps of a
     // process, the kernel wants to see it as theirs: then later.
     if process::is_root() || !plan.namespaces.makes(libc::CLONE_NEWUSER) {
@@ -798,6 +801,14 @@ pub fn set_oom_score(process: &Process, pid: i32, proc: &OwnedFd) -> Result<()> 
         }
     }
     Ok(())
+}
+
+/// Hard limits above the runtime's own, taken before a user namespace is entered: its root may not raise them.
+pub fn raise_limits(process: &Process) {
+    for &(resource, _, hard) in &process.rlimits {
+        // Without the right to it the child says which limit it was, when it sets them.
+        let _ = process::raise_hard_limit(resource, hard);
+    }
 }
 
 /// The socket at which the created container waits for `start`.

@@ -344,6 +344,9 @@ impl Join<'_> {
         seal: &mut Option<exe::Seal>,
     ) -> Result<(i32, OwnedFd)> {
         let lent = LentScore::lend(process, prepared.child.user_namespace)?;
+        if prepared.child.user_namespace {
+            spawn::raise_limits(process);
+        }
         // Before the first namespace is joined: from there on the container's processes may see this one
         // (CVE-2016-9962).
         process::prctl(libc::PR_SET_DUMPABLE, 0).context("hide from the container")?;

@@ -247,6 +247,15 @@ pub fn set_limit(resource: u32, soft: u64, hard: u64) -> Result<()> {
     check(unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, &raw const limit, null) }).map(drop)
 }
 
+/// Raises this process's hard limit, which its children inherit, to `hard` where it is lower. The soft one stays.
+pub fn raise_hard_limit(resource: u32, hard: u64) -> Result<()> {
+    let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    let null = std::ptr::null::<libc::rlimit64>();
+    // SAFETY: `limit` is live and writable; a null new limit changes nothing.
+    check(unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, null, &raw mut limit) })?;
+    if limit.rlim_max >= hard { Ok(()) } else { set_limit(resource, limit.rlim_cur, hard) }
+}
+
 /// Gives `signal` its default action again, in a child: Rust's start-up ignores SIGPIPE, which exec would hand on.
 pub fn reset_signal(signal: i32) -> Result<()> {
     // SAFETY: SIG_DFL is always a valid handler.

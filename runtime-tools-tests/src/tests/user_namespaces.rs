@@ -3,7 +3,7 @@
 use super::tests;
 use crate::bundle::Bundle;
 use crate::container::reap;
-use crate::cx::{Cx, eq, same};
+use crate::cx::{Cx, eq, same, skip};
 use crate::terminal::ConsoleSocket;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -30,6 +30,7 @@ tests!["user_namespaces":
     source_only_root_can_reach,
     hooks_see_the_namespaces,
     oom_score,
+    limits_above_the_own,
     keyring,
     exec,
     exec_of_another_user,
@@ -317,6 +318,22 @@ fn oom_score(cx: &Cx) -> Result<()> {
     let mut b = bundle(cx)?;
     b.set("/process/oomScoreAdj", json!(300));
     same("oom_score_adj", &b.inside()?["oom_score_adj"], json!("300"))
+}
+
+/// The root of a user namespace may not raise them, who starts it may.
+fn limits_above_the_own(cx: &Cx) -> Result<()> {
+    const HARD: u64 = 7_000_001;
+    let limits = json!([{"type": "RLIMIT_SIGPENDING", "soft": HARD, "hard": HARD}]);
+    let plain = cx.bundle()?.set("/process/rlimits", limits.clone()).probe(&["json"]).run()?;
+    if plain.code != 0 {
+        return skip("no CAP_SYS_RESOURCE: cannot raise a limit");
+    }
+    let mut b = bundle(cx)?;
+    b.set("/process/rlimits", limits);
+    same("limit", &b.inside()?["rlimits"]["RLIMIT_SIGPENDING"], json!([HARD, HARD]))?;
+    let c = b.probe(&["sleep"]).start()?;
+    same("limit of exec", &c.exec_inside(&[])?["rlimits"]["RLIMIT_SIGPENDING"], json!([HARD, HARD]))?;
+    c.end()
 }
 
 fn keyring(cx: &Cx) -> Result<()> {
