@@ -65,7 +65,7 @@ wait_until() {
 # ---- outside the lab -----------------------------------------------------------------------------------------------
 
 enter_lab() {
-    local root=${LAB:-/var/tmp/naru-lab}/forky runtime=${RUNTIME:-naru} options=() naru=() reason= slow=1
+    local root=${LAB:-/var/tmp/naru-lab}/forky runtime=${RUNTIME:-naru} options=() naru=() slow=1 reason=
     case ${CGROUP-} in uml*) slow=5 ;; esac
     [ -d "$root" ] || reason="no lab root $root (hack/lab.sh makes it)"
     [ "$(id -u)" = 0 ] || reason="needs root"
@@ -305,7 +305,7 @@ test_docker() {
     check "docker: run of no command in PATH is 127" 127 'not found' "${run[@]}" busybox no-such-command
     check "docker: kill is 137" 0 '^137$' docker_kill "${network[@]}"
     check "docker: run -it has a terminal" 0 'a terminal of 33 99' script -qec \
-        "stty rows 33 cols 99; ${run[*]} -it busybox sh -c 'test -t 0 && sleep 0.5 && echo a terminal of \$(stty size)'" /dev/null
+        "stty rows 33 cols 99; ${run[*]} -it busybox sh -c 'test -t 0 && until stty size 2>&- | grep -q 33; do sleep 0.1; done; echo a terminal of \$(stty size)'" /dev/null
     check "docker: default seccomp profile is active" 0 '^Seccomp:[[:space:]]*2$' "${run[@]}" busybox grep Seccomp: /proc/self/status
     check "docker: default capabilities" 0 '^CapEff:[[:space:]]*00000000a80425fb$' "${run[@]}" busybox grep CapEff /proc/self/status
     check "docker: --cap-drop, --user, no-new-privileges" 0 '^1000 0000000000000000 1$' "${run[@]}" --cap-drop ALL --user 1000 \
@@ -407,7 +407,7 @@ test_containerd() {
     check "containerd: run carries the status" 7 '' ctr_run --rm "$image" c2 sh -c 'exit 7'
     check "containerd: run of no file fails" 1 'no such file|not found' ctr_run --rm "$image" c3 /no/such/file
     check "containerd: run -t has a terminal" 0 'a terminal of 33 99' env SHELL=/bin/bash script -qec \
-        "stty rows 33 cols 99; ctr_run --rm -t $image c4 sh -c 'test -t 0 && sleep 0.5 && echo a terminal of \$(stty size)'" /dev/null
+        "stty rows 33 cols 99; ctr_run --rm -t $image c4 sh -c 'test -t 0 && until stty size 2>&- | grep -q 33; do sleep 0.1; done; echo a terminal of \$(stty size)'" /dev/null
     check "containerd: --seccomp is active" 0 '^Seccomp:[[:space:]]*2$' ctr_run --rm --seccomp "$image" c5 grep Seccomp: /proc/self/status
     check "containerd: run -d, task exec, pause, resume, ps, kill, rm" 0 \
         '^RUNNING from exec a living container shows: cgroup mount process state  exec status 9 PAUSED ps sees a process: 1 rm status 0 removed $' joined ctr_life
@@ -486,7 +486,7 @@ test_podman() {
     check "podman: run of no file is 127" 127 'no such file|not found' "${run[@]}" "$image" /no/such/file
     check "podman: kill is 137" 0 '^137$' podman_kill "${network[@]}"
     check "podman: run -it has a terminal" 0 'a terminal of 33 99' env SHELL=/bin/bash script -qec \
-        "stty rows 33 cols 99; podman_run --rm ${network[*]} -it $image sh -c 'test -t 0 && sleep 0.5 && echo a terminal of \$(stty size)'" /dev/null
+        "stty rows 33 cols 99; podman_run --rm ${network[*]} -it $image sh -c 'test -t 0 && until stty size 2>&- | grep -q 33; do sleep 0.1; done; echo a terminal of \$(stty size)'" /dev/null
     check "podman: default seccomp profile is active" 0 '^Seccomp:[[:space:]]*2$' "${run[@]}" "$image" grep Seccomp: /proc/self/status
     if has_controller memory; then
         check "podman: --memory shows inside" 0 '^67108864$' "${run[@]}" --memory 64m "$image" cat "$(memory_file)"

@@ -171,7 +171,7 @@ def _():
 @check("container: killed for want of memory", controller("memory"))
 def _():
     with Pod() as pod:
-        container = pod.start("exec tail /dev/zero", resources={"memory_limit_in_bytes": 24 << 20, "memory_swap_limit_in_bytes": 24 << 20})
+        container = pod.start("sleep 1; exec tail /dev/zero", resources={"memory_limit_in_bytes": 24 << 20, "memory_swap_limit_in_bytes": 24 << 20})
         ended = pod.ended(container)
         expect((ended["exit_code"], ended["reason"]), (137, "OOMKilled"))
 
@@ -252,6 +252,6 @@ def _():
 @check("exec: a terminal, its size and input")
 def _():
     with Pod() as pod:
-        command = ["sh", "-c", 'read word; echo "$word in $(stty size) at $(tty)"']
+        command = ["sh", "-c", 'read word; until stty size | grep -q 33; do sleep 0.1; done 2>&-; echo "$word in $(stty size) at $(tty)"']
         url = cri.Exec(container_id=pod.start(), cmd=command, tty=True, stdin=True, stdout=True)["url"]
         expect_in("something in 33 99 at /dev/pts/", stream(url, b"something\n", resize=(99, 33))[1])
