@@ -68,7 +68,14 @@ impl HookState {
 
 /// Runs one hook to its end. The error says how it ended and what it printed, in runc's words.
 pub fn run(hook: &Hook, state: &[u8]) -> Result<(), String> {
+    run_prepared(hook, state, |_| {})
+}
+
+/// The same for a hook that has more of its own than the configuration says. What `prepare` sets in the environment
+/// counts only for a hook without `env`.
+pub fn run_prepared(hook: &Hook, state: &[u8], prepare: impl FnOnce(&mut Command)) -> Result<(), String> {
     let mut command = Command::new(hook.path());
+    prepare(&mut command);
     if let Some((name, args)) = hook.args().as_deref().and_then(<[String]>::split_first) {
         command.arg0(name).args(args);
     }
@@ -100,7 +107,10 @@ pub fn run(hook: &Hook, state: &[u8]) -> Result<(), String> {
     }
     let how = match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit status {code}"),
-        (None, Some(signal)) => format!("signal: {signal}"),
+        (None, Some(signal)) => {
+            let core = if status.core_dumped() { " (core dumped)" } else { "" };
+            format!("signal: {}{core}", crate::sys::signal_words(signal))
+        }
         (None, None) => "unknown status".into(),
     };
     Err(format!("{how}, stdout: {stdout}, stderr: {stderr}"))

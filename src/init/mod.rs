@@ -142,9 +142,12 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
     process::setsid().at(Step::Session)?;
     let in_user_namespace = plan.namespaces.private(libc::CLONE_NEWUSER);
     label::with_key_label(init, || enter::keyring(plan.keyring.as_deref(), in_user_namespace))?;
-    process::umask(0);
-    // Legal this early because it only bites at exec; while there is time.
-    creds::drop_bounding(init.capabilities.bounding).at(Step::Capabilities)?;
+    let umask = process::umask(0);
+    // Legal this early because it only bites at exec; while there is time. Not for hooks, which act for the runtime.
+    let with_hooks = !plan.create_container.is_empty();
+    if !with_hooks {
+        creds::drop_bounding(init.capabilities.bounding).at(Step::Capabilities)?;
+    }
 
     // From here on every path inside the rootfs is looked up from `root`, a descriptor.
     root::isolate(plan).at(Step::Isolate)?;
@@ -167,7 +170,10 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
         child.wire.expect(Kind::HooksDone).at(Step::Gate)?;
     }
     // Their paths are the runtime's, hence before the pivot; they may still change the rootfs, hence before masks.
-    hook::run_all(&plan.create_container, child.state, "creating", Step::CreateContainerHook)?;
+    if with_hooks {
+        hook::create_container(child, root.as_fd(), umask)?;
+        creds::drop_bounding(init.capabilities.bounding).at(Step::Capabilities)?;
+    }
 
     // After the mounts, because the terminal comes from the container's own devpts; before the program is looked up,
     // because callers wait for the terminal first.
@@ -211,7 +217,7 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
         child.wire.send(Kind::Ready).at(Step::Gate)?;
         child.wire = wait_for_start(gate)?;
     }
-    hook::run_all(&plan.start_container, child.state, "created", Step::StartContainerHook)?;
+    hook::start_container(child, home.as_ref())?;
     launch(init, &program, home, child.preserve_fds, &child.signal_mask)
 }
 

@@ -52,6 +52,16 @@ pub fn words(errno: Errno) -> String {
     }
 }
 
+/// A signal in words, as Go prints it: `bad system call`.
+pub fn signal_words(signal: i32) -> String {
+    if signal == libc::SIGFPE {
+        return "floating point exception".into();
+    }
+    // SAFETY: the C library answers any number with a string that it never changes.
+    let text = unsafe { std::ffi::CStr::from_ptr(libc::strsignal(signal)) };
+    text.to_string_lossy().to_ascii_lowercase()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,5 +74,13 @@ mod tests {
         assert_eq!(words(Errno::EISDIR), "is a directory");
         assert_eq!(words(Errno::ESRCH), "no such process");
         assert_eq!(words(Errno::EIO), "I/O error");
+        for (signal, words) in [
+            (libc::SIGKILL, "killed"),
+            (libc::SIGSYS, "bad system call"),
+            (libc::SIGSEGV, "segmentation fault"),
+            (libc::SIGFPE, "floating point exception"),
+        ] {
+            assert_eq!(signal_words(signal), words);
+        }
     }
 }

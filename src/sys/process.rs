@@ -221,10 +221,10 @@ pub fn setsid() -> Result<()> {
     check(unsafe { libc::setsid() } as libc::c_long).map(drop)
 }
 
-/// umask(2), which cannot fail.
-pub fn umask(mask: u32) {
+/// umask(2), which cannot fail. Returns the one before.
+pub fn umask(mask: u32) -> u32 {
     // SAFETY: no memory is passed.
-    unsafe { libc::umask(mask) };
+    unsafe { libc::umask(mask) }
 }
 
 /// sethostname(2).

@@ -29,3 +29,13 @@ pub fn install(program: &[sock_filter], flags: u32) -> Result<Option<OwnedFd>> {
     // SAFETY: with NEW_LISTENER the return value is a new descriptor that belongs to us alone.
     Ok(Some(unsafe { OwnedFd::from_raw_fd(ret as RawFd) }))
 }
+
+/// Has `command` install `program` in its child, as the last thing before its execve; flags without
+/// [`FLAG_NEW_LISTENER`]. Nothing of the caller's own changes.
+pub fn install_before_exec(command: &mut std::process::Command, program: &[sock_filter], flags: u32) {
+    use std::os::unix::process::CommandExt;
+    let program = program.to_vec();
+    let act = move || Ok(install(&program, flags).map(drop)?);
+    // SAFETY: runs in the child between fork and execve, where it makes one system call and allocates nothing.
+    unsafe { command.pre_exec(act) };
+}

@@ -418,7 +418,20 @@ fn hook(path: &str, rest: &[&str]) -> i32 {
     let rest = if skip { &rest[1..] } else { rest };
     let r = report::report();
     let mut v = json!({ "stdin": stdin });
-    for key in ["args", "environ", "cwd", "ns", "pid", "fds", "root", "no_new_privs", "uid", "cgroup"] {
+    for key in [
+        "args",
+        "environ",
+        "cwd",
+        "ns",
+        "pid",
+        "fds",
+        "root",
+        "no_new_privs",
+        "uid",
+        "cgroup",
+        "caps",
+        "umask",
+    ] {
         v[key] = r[key].clone();
     }
     let mut code = 0;

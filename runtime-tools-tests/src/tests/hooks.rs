@@ -20,6 +20,9 @@ tests!["hooks":
     namespaces_of_container_hooks,
     create_runtime_sees_the_new_process,
     create_container_before_read_only_root,
+    create_container_acts_for_the_runtime deviates ["crun" = "runs in the bundle, without the runtime's umask"],
+    start_container_has_the_environment_of_the_program,
+    start_container_under_the_filter deviates ["crun" = "loads it after the hooks"],
     start_container_runs_in_the_container,
     start_container_waits_for_start,
     poststart_before_start_returns deviates ["runc" = "1.3 runs poststart hooks at create"],
@@ -261,6 +264,55 @@ fn start_container_runs_in_the_container(cx: &Cx) -> Result<()> {
     let r = record(&b.rootfs().join("started"))?;
     ensure!(r["root"].to_string().contains("only-inside"), "root {}", r["root"]);
     same("environ", &r["environ"], json!(["S=1"]))
+}
+
+/// With its capabilities and umask, from the directory of the container's root; all as before for the program.
+fn create_container_acts_for_the_runtime(cx: &Cx) -> Result<()> {
+    let mut b = cx.bundle()?;
+    let first = b.hook("createRuntime", &[]);
+    let file = b.hook("createContainer", &[]);
+    let inside = b.inside()?;
+    let (own, r) = (record(&first)?, record(&file)?);
+    same("cwd", &r["cwd"], json!(b.rootfs()))?;
+    same("umask", &r["umask"], own["umask"].clone())?;
+    for set in ["bounding", "permitted", "effective"] {
+        same(set, &r["caps"][set], own["caps"][set].clone())?;
+    }
+    ensure!(inside["caps"]["bounding"] != r["caps"]["bounding"], "the program has all: {}", inside["caps"]);
+    same("cwd of the program", &inside["cwd"], json!("/"))
+}
+
+/// Unless it has one of its own.
+fn start_container_has_the_environment_of_the_program(cx: &Cx) -> Result<()> {
+    let mut b = cx.bundle()?;
+    b.set("/process/env", json!(["ONE=two=2", "PATH=/bin"]));
+    b.push("/hooks/startContainer", json!({"path": "/bin/probe", "args": ["probe", "hook", "/started"]}));
+    b.run()?.ok()?;
+    let r = record(&b.rootfs().join("started"))?;
+    for entry in ["ONE=two=2", "PATH=/bin"] {
+        ensure!(r["environ"].as_array().is_some_and(|all| all.contains(&json!(entry))), "{}", r["environ"]);
+    }
+    Ok(())
+}
+
+/// It is the last that acts before the program and may come from the image.
+fn start_container_under_the_filter(cx: &Cx) -> Result<()> {
+    for no_new_privileges in [true, false] {
+        let mut b = cx.bundle()?;
+        b.set("/process/noNewPrivileges", json!(no_new_privileges));
+        b.set("/process/rlimits", json!([{"type": "RLIMIT_CORE", "soft": 0, "hard": 0}]));
+        b.set(
+            "/linux/seccomp",
+            json!({"defaultAction": "SCMP_ACT_ALLOW",
+                "syscalls": [{"names": ["getpriority"], "action": "SCMP_ACT_KILL_PROCESS"}]}),
+        );
+        let hook = |call: &str| json!({"path": "/bin/probe", "args": ["probe", "syscall", call]});
+        b.push("/hooks/startContainer", hook("getppid"));
+        b.run()?.ok()?;
+        b.push("/hooks/startContainer", hook("getpriority"));
+        b.run()?.fails(&["error running startContainer hook #1", "signal: bad system call"])?;
+    }
+    Ok(())
 }
 
 fn start_container_waits_for_start(cx: &Cx) -> Result<()> {
