@@ -150,7 +150,7 @@ fn mount_all(rootfs: &CStr, mounts: &[Mount], report: &mut Vec<u8>) -> Result<()
         |step, index: Option<usize>| move |errno: Errno| Line::Failed { step, index, errno: errno as i32 };
     process::unshare(libc::CLONE_NEWNS).map_err(at(0, None))?;
     mount::mount(None, c"/", None, libc::MS_SLAVE | libc::MS_REC, None).map_err(at(0, None))?;
-    let root = root::bind(rootfs).map_err(at(0, None))?;
+    let root = root::bind(rootfs, libc::MS_PRIVATE).map_err(at(0, None))?;
     let prefix = name_of(root.as_fd()).map_err(at(0, None))?;
     for (index, entry) in mounts.iter().enumerate() {
         let failed = |step| at(step, Some(index));

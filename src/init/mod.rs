@@ -157,7 +157,7 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
         }
         seal.close_in_child();
     }
-    let root = root::bind(&plan.rootfs).at(Step::Root)?;
+    let root = root::bind(&plan.rootfs, root::cut_off(plan)).at(Step::Root)?;
     let readonly = mounts::mount_all(child, root.as_fd())?;
     if !plan.devices_early {
         devices::make_all(plan, root.as_fd())?;

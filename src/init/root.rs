@@ -19,11 +19,11 @@ pub fn isolate(plan: &Plan) -> Result<()> {
     if plan.root_propagation.is_none() {
         return Ok(());
     }
-    // pivot_root refuses a new root whose parent mount is shared: the one that holds the rootfs turns private.
+    // pivot_root refuses a new root whose parent mount is shared.
     let mut path = plan.rootfs.as_bytes();
     loop {
         let directory = CString::new(if path.is_empty() { b"/" } else { path }).map_err(|_| Errno::EINVAL)?;
-        match mount::mount(None, &directory, None, libc::MS_PRIVATE, None) {
+        match mount::mount(None, &directory, None, cut_off(plan), None) {
             // Not a mount point: the next directory up may be.
             Err(Errno::EINVAL) if !path.is_empty() => {
                 path = &path[..path.iter().rposition(|&byte| byte == b'/').unwrap_or(0)];
@@ -33,16 +33,24 @@ pub fn isolate(plan: &Plan) -> Result<()> {
     }
 }
 
+/// What the root and the mount that holds it turn to: nothing goes out, and if the configuration says so something comes in.
+pub fn cut_off(plan: &Plan) -> u64 {
+    match plan.root_propagation {
+        Some(flags) if flags & libc::MS_SLAVE != 0 => libc::MS_SLAVE,
+        _ => libc::MS_PRIVATE,
+    }
+}
+
 /// Does the old root with everything on it come off, and does nothing that is mounted there reach the host?
 pub fn leaves_old_root(plan: &Plan) -> bool {
     plan.pivot && plan.root_propagation.is_none() && plan.namespaces.makes(libc::CLONE_NEWNS)
 }
 
 /// Binds the rootfs on itself, because pivot_root wants a mount point, and returns the new mount.
-pub fn bind(rootfs: &CStr) -> Result<OwnedFd> {
+pub fn bind(rootfs: &CStr, propagation: u64) -> Result<OwnedFd> {
     let tree = mount::clone_tree(nix::fcntl::AT_FDCWD, rootfs, true)?;
     // A shared parent would hand the coming mounts on to its peers; pivot_root refuses a shared one, too.
-    mount::set_attr(tree.as_fd(), &MountAttr { propagation: libc::MS_PRIVATE, ..Default::default() }, false)?;
+    mount::set_attr(tree.as_fd(), &MountAttr { propagation, ..Default::default() }, false)?;
     let target = fs::open(rootfs, libc::O_PATH | libc::O_DIRECTORY, 0)?;
     let attached = mount::attach(tree.as_fd(), target.as_fd());
     match attached {

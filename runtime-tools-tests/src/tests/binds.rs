@@ -30,6 +30,7 @@ tests!["binds":
     propagation_private_stays_in,
     propagation_slave_comes_in deviates ["crun" = "needs a root that is a slave for this"],
     rootfs_propagation,
+    rootfs_propagation_slave_comes_in deviates ["runc" = "1.3 makes it private", "crun" = "makes it private"],
     rootfs_propagation_runbindable deviates ["runc" = "cannot copy mounts any more then", "crun" = "cannot copy mounts any more then"],
     rootfs_propagation_unknown deviates ["crun" = "takes any word"],
 ];
@@ -384,6 +385,23 @@ fn rootfs_propagation(cx: &Cx) -> Result<()> {
         ensure!(fits, "rootfsPropagation {value}: the root is {got:?}");
     }
     Ok(())
+}
+
+/// What the host mounts below it later shows inside.
+fn rootfs_propagation_slave_comes_in(cx: &Cx) -> Result<()> {
+    let volume = Shared::new(cx)?;
+    let mut b = cx.bundle()?;
+    let moved = volume.0.join("rootfs");
+    std::process::Command::new("cp").arg("-a").arg(b.rootfs()).arg(&moved).status()?;
+    fs::create_dir(moved.join("late"))?;
+    b.set("/root/path", json!(moved)).set("/linux/rootfsPropagation", json!("rslave")).probe(&["sleep"]);
+    let c = b.start()?;
+    mount(Some("tmpfs"), &moved.join("late"), Some("tmpfs"), MsFlags::empty(), None::<&str>)?;
+    fs::write(moved.join("late/file"), "late")?;
+    let out = c.exec(&[], &["cat", "/late/file"])?;
+    umount2(&moved.join("late"), MntFlags::MNT_DETACH)?;
+    c.end()?;
+    eq("inside", out.ok()?.lines(), vec!["ok \"late\""])
 }
 
 /// Masks and read-only paths are copies of mounts, which an unbindable one refuses: it turns so at the end.
