@@ -42,24 +42,23 @@ pub fn bind(child: &Container, entry: &Mount, bind: &Bind, root: BorrowedFd) -> 
 fn keep_locked(tree: BorrowedFd, wanted: &MountAttr, cleared: u64) -> Result<()> {
     let now = attributes(tree)?;
     let access_times = attr::ATIME | attr::NODIRATIME;
-    if now & cleared & !access_times != 0 {
+    // The one flag that is never locked.
+    let free = attr::NOSYMFOLLOW;
+    if now & cleared & !access_times & !free != 0 {
         return Err(Errno::EPERM);
     }
     if wanted.clear & attr::ATIME != 0 && wanted.set & access_times != now & access_times {
         return Err(Errno::EPERM);
     }
-    // The one flag that is never locked goes if it is not asked for.
-    let kept = MountAttr {
-        set: wanted.set & !access_times,
-        clear: wanted.clear & attr::NOSYMFOLLOW,
-        ..MountAttr::default()
-    };
+    // It goes if it is not asked for.
+    let kept =
+        MountAttr { set: wanted.set & !access_times, clear: wanted.clear & free, ..MountAttr::default() };
     mount::set_attr(tree, &kept, false)
 }
 
 /// The attributes that a mount has, from statfs(2), whose flags are those of the mount.
 fn attributes(mount: BorrowedFd) -> Result<u64> {
-    let flags = nix::sys::statvfs::fstatvfs(mount)?.flags().bits();
+    let flags = crate::sys::mount::flags(mount)?;
     let table = [
         (libc::ST_RDONLY, attr::RDONLY),
         (libc::ST_NOSUID, attr::NOSUID),

@@ -202,3 +202,12 @@ pub fn remove_mount_point(parent: BorrowedFd, name: &CStr) -> Result<()> {
     drop(at);
     nix::unistd::unlinkat(parent, name, nix::unistd::UnlinkatFlags::RemoveDir)
 }
+
+/// The `ST_*` flags of the mount that `fd` is on (linux/statfs.h), all that the kernel tells: fstatfs(2).
+pub fn flags(fd: BorrowedFd) -> Result<libc::c_ulong> {
+    let mut stat = std::mem::MaybeUninit::<libc::statfs>::uninit();
+    // SAFETY: `stat` is valid for writes of its size.
+    check(unsafe { libc::fstatfs(fd.as_raw_fd(), stat.as_mut_ptr()) } as libc::c_long)?;
+    // SAFETY: the call has filled it.
+    Ok(unsafe { stat.assume_init() }.f_flags as libc::c_ulong)
+}

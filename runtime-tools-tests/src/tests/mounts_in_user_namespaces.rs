@@ -222,6 +222,8 @@ fn access_times_stay(cx: &Cx) -> Result<()> {
         (MsFlags::MS_RELATIME, &["bind", "relatime"], Some(&["relatime"])),
         (noatime, &["bind", "strictatime"], None),
         (MsFlags::MS_RELATIME, &["bind", "noatime"], None),
+        (MsFlags::MS_RELATIME, &["bind", "strictatime"], None),
+        (nodiratime, &["bind", "strictatime"], None),
         (MsFlags::MS_RELATIME, &["bind", "nodiratime"], None),
         (MsFlags::MS_STRICTATIME, &["bind", "relatime"], None),
     ] {
