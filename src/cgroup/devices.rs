@@ -218,11 +218,15 @@ fn access(letters: &str, field: &str) -> Result<u8> {
             'r' => READ,
             'w' => WRITE,
             'm' => MKNOD,
-            _ => bail!("{field}/access: {letter:?} is not one of r, w, m"),
+            // runc passes other letters over, and old configurations have them.
+            _ => 0,
         };
     }
     if access == 0 {
-        bail!("{field}/access: cannot be empty");
+        match letters {
+            "" => bail!("{field}/access: cannot be empty"),
+            other => bail!("{field}/access: {other:?} has none of r, w, m"),
+        }
     }
     Ok(access)
 }
@@ -328,8 +332,8 @@ pub mod tests {
             (r#"[{"allow":true}]"#, "/linux/resources/devices/0/access: cannot be empty"),
             (r#"[{"allow":true,"access":""}]"#, "/linux/resources/devices/0/access: cannot be empty"),
             (
-                r#"[{"allow":true,"access":"rx"}]"#,
-                "/linux/resources/devices/0/access: 'x' is not one of r, w, m",
+                r#"[{"allow":true,"access":"xa"}]"#,
+                r#"/linux/resources/devices/0/access: "xa" has none of r, w, m"#,
             ),
             (
                 r#"[{"allow":true,"type":"p","access":"r"}]"#,

@@ -24,6 +24,7 @@ tests!["devices":
     image_links_in_dev,
     cgroup_denies,
     cgroup_allows_listed,
+    cgroup_unknown_access,
     cgroup_allows_mknod,
     cgroup_allows_all,
     cgroup_order_matters,
@@ -322,6 +323,19 @@ fn cgroup_allows_listed(cx: &Cx) -> Result<()> {
         ]),
     )?;
     b.expect(&[(&["open", "/dev/local", "r"], "ENXIO"), (&["open", "/dev/local", "w"], "ENXIO")])
+}
+
+/// Other letters are passed over.
+fn cgroup_unknown_access(cx: &Cx) -> Result<()> {
+    host_allows_all(cx)?;
+    let mut b = with_rules(
+        cx,
+        json!([
+            {"allow": false, "access": "rwm"},
+            {"allow": true, "type": "c", "major": 60, "minor": 9, "access": "rxa"}
+        ]),
+    )?;
+    b.expect(&[(&["open", "/dev/local", "r"], "ENXIO"), (&["open", "/dev/local", "w"], "EPERM")])
 }
 
 /// Making nodes is always allowed, opening them is not.
