@@ -156,6 +156,9 @@ pub fn plan(linux: &Linux, id: &str, options: Options) -> Result<Plan> {
             Version::V2 => v2::writes(&rounded, &in_force, &mut warnings)?,
             Version::V1 | Version::Hybrid => v1::writes(&rounded, &in_force, &mut warnings)?,
         };
+        if options.driver == Driver::Systemd && version == Version::V2 {
+            systemd::properties::settle_weight(&mut writes, false, &mut warnings);
+        }
     }
     let devices = Policy::of(linux)?;
     if let Some(unit) = &mut unit {

@@ -4,7 +4,7 @@ use super::apply;
 use super::create::Open;
 use super::record::Record;
 use super::resources::Limits;
-use super::systemd::properties::of_resources;
+use super::systemd::properties::{of_resources, settle_weight};
 use super::{Version, file, resources, v1, v2};
 use anyhow::{Result, bail};
 use oci_spec::runtime::LinuxResources;
@@ -22,10 +22,13 @@ impl Record {
         let limits = self.limits.with(resources)?;
         let resources = &*resources::rounded(resources, &self.limits, self.driver);
         let in_force = self.limits.with(resources)?;
-        let writes = match self.version {
+        let mut writes = match self.version {
             Version::V2 => v2::writes(resources, &in_force, &mut warnings)?,
             Version::V1 | Version::Hybrid => v1::writes(resources, &in_force, &mut warnings)?,
         };
+        if self.unit.is_some() && self.version == Version::V2 {
+            settle_weight(&mut writes, true, &mut warnings);
+        }
         if !writes.is_empty() {
             self.main()?;
         }

@@ -29,6 +29,7 @@ tests!["systemd":
     annotations deviates ["crun" = "takes no list"],
     bad_annotations deviates ["crun" = "has words of its own"],
     update_tells_systemd deviates ["crun" = "has words of its own"],
+    weight_or_idleness_v2 deviates ["runc" = "then fails at the file", "crun" = "has words of its own"],
     update_without_the_flag,
     failed_unit_is_removed,
     unit_in_use,
@@ -451,6 +452,31 @@ fn update_tells_systemd(cx: &Cx) -> Result<()> {
     }
     systemctl(&["daemon-reload"])?;
     quota(34_000, 50_000)?;
+    c.end()
+}
+
+/// systemd has one property for the two.
+fn weight_or_idleness_v2(cx: &Cx) -> Result<()> {
+    let c = sleeper(cx, json!({"cpu": {"shares": 200}}))?.start()?;
+    let update = |json: Value| {
+        let out =
+            cx.cmd(&["update", "--resources=-", &c.id]).input(json.to_string().as_bytes()).run()?.ok()?;
+        Ok::<bool, anyhow::Error>(out.stderr.contains("unable to apply both"))
+    };
+    for both in
+        [json!({"cpu": {"shares": 200, "idle": 1}}), json!({"unified": {"cpu.idle": "1", "cpu.weight": "8"}})]
+    {
+        ensure!(update(both.clone())?, "{both}: not a word of what is ignored");
+        file(&c, "cpu", "cpu.idle", "1")?;
+        for weight in [json!({"cpu": {"shares": 300}}), json!({"unified": {"cpu.weight": "8"}})] {
+            ensure!(!update(weight.clone())?, "{weight}: a warning");
+            file(&c, "cpu", "cpu.idle", "0")?;
+            update(json!({"cpu": {"idle": 1}}))?;
+            file(&c, "cpu", "cpu.idle", "1")?;
+        }
+    }
+    systemctl(&["daemon-reload"])?;
+    file(&c, "cpu", "cpu.idle", "1")?;
     c.end()
 }
 

@@ -7,7 +7,7 @@
 use super::value::Value;
 use crate::cgroup::Version;
 use crate::cgroup::devices::{Exception, Kind, MKNOD, Policy, READ, WRITE};
-use crate::cgroup::resources::{Limits, asked, pids_max};
+use crate::cgroup::resources::{Absent, Limits, Write, asked, pids_max};
 use crate::cgroup::v2;
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime::LinuxResources;
@@ -74,6 +74,24 @@ fn quota_per_second(quota: i64, period: u64) -> (u64, bool) {
     let exact = quota as u128 * 1_000_000 / u128::from(period);
     let rounded = exact.next_multiple_of(QUOTA_STEP_US);
     (u64::try_from(rounded).unwrap_or(INFINITY), rounded != exact)
+}
+
+/// systemd knows one property for weight and idleness, so a cgroup has the one or the other: of both in one
+/// configuration the weight is left out of the files too, and in an update (`again`) a weight ends idleness.
+pub fn settle_weight(writes: &mut Vec<Write>, again: bool, warnings: &mut Vec<String>) {
+    let Some(weight) = writes.iter().position(|write| write.file == "cpu.weight") else { return };
+    match writes.iter().rfind(|write| write.file == "cpu.idle") {
+        Some(idle) if idle.value.trim() == "1" => {
+            writes.retain(|write| write.file != "cpu.weight");
+            // runc's words.
+            warnings.push("unable to apply both CPUWeight and CpuIdle to systemd, ignoring CPUWeight".into());
+        }
+        None if again => {
+            let field = writes[weight].field.clone();
+            writes.insert(weight, Write::new("cpu", "cpu.idle", 0, field).if_absent(Absent::Skip));
+        }
+        _ => {}
+    }
 }
 
 /// The properties for `resources`; `limits` are those in force with it. Of two for the same thing the later one stands.
@@ -420,6 +438,30 @@ mod tests {
             "TasksMax=5",
         ];
         assert_eq!(all(text, old).unwrap(), expected);
+    }
+
+    #[test]
+    fn weight_or_idleness() {
+        for (json, again, files, warned) in [
+            (r#"{"cpu":{"shares":1024,"idle":1}}"#, true, &["cpu.idle=1"][..], 1),
+            (r#"{"unified":{"cpu.idle":"1","cpu.weight":"8"}}"#, false, &["cpu.idle=1"], 1),
+            (r#"{"cpu":{"shares":1024,"idle":0}}"#, true, &["cpu.weight=100", "cpu.idle=0"], 0),
+            (r#"{"unified":{"cpu.weight":"8"}}"#, true, &["cpu.idle=0", "cpu.weight=8"], 0),
+            (r#"{"unified":{"cpu.weight":"8"}}"#, false, &["cpu.weight=8"], 0),
+            (r#"{"cpu":{"idle":1}}"#, true, &["cpu.idle=1"], 0),
+        ] {
+            let resources = serde_json::from_str(json).unwrap();
+            let mut warnings = Vec::new();
+            let mut writes = v2::writes(&resources, &Limits::default(), &mut warnings).unwrap();
+            settle_weight(&mut writes, again, &mut warnings);
+            let lines: Vec<_> =
+                writes.iter().map(|write| format!("{}={}", write.file, write.value)).collect();
+            assert_eq!(
+                (lines, warnings.len()),
+                (files.iter().map(|f| f.to_string()).collect(), warned),
+                "{json}"
+            );
+        }
     }
 
     #[test]
