@@ -191,7 +191,7 @@ pub fn offset_of(text: &[u8], line: usize, column: usize) -> usize {
 pub fn adapted(text: &[u8]) -> Option<(Vec<u8>, Vec<String>)> {
     let mut config: serde_json::Value = serde_json::from_slice(text).ok()?;
     let mut dropped = Vec::new();
-    let mut changed = false;
+    let mut changed = without_nulls(&mut config);
     for pointer in ["/process", ""] {
         if let Some(process) = config.pointer_mut(pointer).and_then(serde_json::Value::as_object_mut)
             && process.contains_key("cwd")
@@ -221,6 +221,25 @@ pub fn adapted(text: &[u8]) -> Option<(Vec<u8>, Vec<String>)> {
     dropped.sort_unstable();
     dropped.dedup();
     Some((serde_json::to_vec(&config).ok()?, dropped))
+}
+
+/// Drops the members that are null: to Go, in which engines and runc are written, they are absent. True if there were any.
+pub fn without_nulls(value: &mut serde_json::Value) -> bool {
+    match value {
+        serde_json::Value::Object(members) => {
+            let before = members.len();
+            members.retain(|_, member| !member.is_null());
+            let mut changed = members.len() < before;
+            for member in members.values_mut() {
+                changed |= without_nulls(member);
+            }
+            changed
+        }
+        serde_json::Value::Array(list) => {
+            list.iter_mut().fold(false, |changed, one| without_nulls(one) | changed)
+        }
+        _ => false,
+    }
 }
 
 /// Completes a `process`: true if there was something to do.

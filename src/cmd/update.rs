@@ -89,11 +89,26 @@ pub fn parse_resources(source: impl Read) -> Result<LinuxResources> {
         Err(error) if error.is_io() => Err(io::Error::from(error).into()),
         Err(_) if text.seen.len() as u64 == RESOURCES_MAX => bail!("is larger than {RESOURCES_MAX} bytes"),
         Err(error) => {
+            if let Some(resources) = parse_without_nulls(&text.seen, &mut text.source) {
+                return Ok(resources);
+            }
             let offset = json::offset_of(&text.seen, error.line(), error.column());
             let pointer = json::pointer_at(&text.seen, offset);
             if pointer.is_empty() { Err(error.into()) } else { Err(anyhow!("{pointer}: {error}")) }
         }
     }
+}
+
+/// The same value from its beginning, of which `seen` is read already, where it holds nulls that Go reads as absent.
+fn parse_without_nulls(seen: &[u8], source: &mut impl Read) -> Option<LinuxResources> {
+    let whole = seen.chain(source);
+    let mut json = serde_json::Value::deserialize(&mut serde_json::Deserializer::from_reader(whole)).ok()?;
+    if !json::without_nulls(&mut json) {
+        return None;
+    }
+    let mut resources = LinuxResources::deserialize(&json).ok()?;
+    json::set_explicit_limit(&mut resources, &json, "/pids/limit");
+    Some(resources)
 }
 
 /// Keeps what was read, to name the field that an error is about.

@@ -264,7 +264,9 @@ fn pids_zero(cx: &Cx) -> Result<()> {
     cx.need_controller("pids")?;
     check(cx, json!({"pids": {"limit": 0}}), "pids", &[("pids.max", "1")])?;
     if !cx.systemd {
-        check(cx, json!({"pids": {}}), "pids", &[("pids.max", "max")])?;
+        for unset in [json!({}), json!({"limit": null}), json!(null)] {
+            check(cx, json!({"pids": unset, "memory": null}), "pids", &[("pids.max", "max")])?;
+        }
     }
     Ok(())
 }
