@@ -11,6 +11,9 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+/// runc's words.
+const NO_AGENT: &str = "failed to connect with seccomp agent specified in the seccomp profile";
+
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct ContainerProcessState<'a> {
@@ -26,7 +29,7 @@ impl Agent {
     /// Connects to the agent; exec does so while the host's paths can still be seen.
     pub fn connect(&self) -> Result<OwnedFd> {
         spawn::connect(&self.path)
-            .with_context(|| format!("/linux/seccomp/listenerPath: connect to {}", self.path.display()))
+            .with_context(|| format!("/linux/seccomp/listenerPath: {NO_AGENT}: {}", self.path.display()))
     }
 }
 

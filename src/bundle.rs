@@ -106,7 +106,8 @@ fn parse<T: serde::de::DeserializeOwned>(path: &Path, text: &[u8]) -> Result<T> 
     let offset = json::offset_of(text, error.line(), error.column());
     let pointer = json::pointer_at(text, offset);
     let field = if pointer.is_empty() { String::new() } else { format!("{pointer}: ") };
-    Err(anyhow::anyhow!("{name}: {field}{error}"))
+    let words = json::runc_words(&pointer, &error.to_string());
+    Err(anyhow::anyhow!("{name}: {field}{words}{error}"))
 }
 
 /// `ociVersion` must be a SemVer; which one is not held against anybody (newer minors only add).

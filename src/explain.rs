@@ -30,7 +30,8 @@ pub fn failure(failure: &Failure, plan: &Plan) -> Error {
             _ => "cgroup".into(),
         };
         let log = if failure.text.is_empty() { String::new() } else { format!(" ({})", failure.text) };
-        format!("/mounts/{index}: error mounting {source:?} to rootfs at {destination:?}: {what}: {why}{log}")
+        // runc's words first: they are what is looked for.
+        format!("error mounting {source:?} to rootfs at {destination:?}: /mounts/{index}: {what}: {why}{log}")
     };
     let text = match failure.step {
         Step::MountSource => mount("open the source"),

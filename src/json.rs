@@ -158,6 +158,18 @@ pub fn set_explicit_limit(resources: &mut LinuxResources, json: &serde_json::Val
     }
 }
 
+/// How runc begins what it says of a parse error at `pointer`, where it checks by itself what here is a matter of types.
+pub fn runc_words(pointer: &str, error: &str) -> &'static str {
+    match pointer.strip_prefix("/linux/memoryPolicy") {
+        None => "",
+        Some(_) if error.contains("`mode`") => "invalid memory policy mode: ",
+        Some("/mode") => "invalid memory policy mode: ",
+        Some("/nodes") => "invalid memory policy nodes: ",
+        Some(rest) if rest.starts_with("/flags") => "invalid memory policy flag: ",
+        Some(_) => "invalid memory policy: ",
+    }
+}
+
 enum Step {
     Key(Option<String>),
     Index(usize),

@@ -209,7 +209,8 @@ pub fn start(store: &Store, request: &mut Request) -> Result<Started> {
     let plan = plan(request)?;
     explain::warn_of_capabilities(&plan.process);
     if let Some(filter) = &plan.process.seccomp {
-        log::debug(format_args!("seccomp filter flags: {}", filter.flags));
+        let listener = if filter.agent.is_some() { crate::sys::seccomp::FLAG_NEW_LISTENER } else { 0 };
+        log::debug(format_args!("seccomp filter flags: {}", filter.flags | listener));
     }
     let seen = !plan.namespaces.makes(libc::CLONE_NEWPID);
     if let (Some(seal), true) = (&seal, seen) {
@@ -383,7 +384,10 @@ fn launch(request: &Request, plan: Plan, seal: Option<exe::Seal>, begun: Begun) 
             bail!("init process was killed before it could do anything");
         }
     }
-    log::debug(if request.gate { "init process waits for start" } else { "init process runs the program" });
+    log::debug(format_args!(
+        "init: closing the pipe to signal completion: {}",
+        if request.gate { "it waits for start" } else { "the program runs" }
+    ));
     let home_network = launch.home_network.take();
     // This process is about to end or to wait: giving back memory piece by piece would only cost time.
     drop(launch);
@@ -484,6 +488,8 @@ impl Launch<'_> {
             devices.move_into(&self.plan.net_devices, file.as_fd())?;
         }
         let target = if into_cgroup { self.cgroup.clone_into() } else { None };
+        // What --debug says of the stages begins as runc says it, whose stages have the same order: people look for it.
+        log::debug("nsexec container setup: clone the init stage into its namespaces");
         guard.child = match clone_child(self.plan, target, child) {
             // No clone into a cgroup on this kernel, or through the filter around us.
             Err(error) if into_cgroup && error.downcast_ref() == Some(&Errno::EOPNOTSUPP) => {
@@ -517,7 +523,7 @@ impl Launch<'_> {
         {
             return self.ended(Frame::Lost, guard, into_cgroup);
         }
-        log::debug(format_args!("init process: {pid}"));
+        log::debug(format_args!("child process in init(): pid {pid}"));
 
         // The child mounts meanwhile: the network namespace alone is a fifth of a container start.
         if new_network {

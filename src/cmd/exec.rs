@@ -343,6 +343,8 @@ impl Join<'_> {
         pidfd_socket: Option<OwnedFd>,
         seal: &mut Option<exe::Seal>,
     ) -> Result<(i32, OwnedFd)> {
+        // The beginnings are runc's, as in `spawn`.
+        log::debug("nsexec container setup: join the container's namespaces");
         let lent = LentScore::lend(process, prepared.child.user_namespace)?;
         if prepared.child.user_namespace {
             spawn::raise_limits(process);
@@ -385,6 +387,7 @@ impl Join<'_> {
         if let Some(mask) = process.affinity.as_ref().and_then(|affinity| affinity.initial.as_ref()) {
             process::set_affinity(mask)
                 .context("/process/execCPUAffinity/initial: error setting initial CPU affinity")?;
+            log::debug(format_args!("nsexec: affinity: {:#x}", mask.first().unwrap_or(&0)));
         }
         let mut cgroup = prepared.cgroup.take();
         if self.state.sees_all && !prepared.cgroup_files.is_empty() {
@@ -436,7 +439,7 @@ impl Join<'_> {
         if let Some(lent) = lent {
             lent.take_back();
         }
-        log::debug(format_args!("exec process: {pid}"));
+        log::debug(format_args!("child process in init(): pid {pid}"));
         let Prepared { child, wire, .. } = prepared;
         drop(child);
         if let Some(mut moved) = moved
@@ -510,7 +513,7 @@ impl Join<'_> {
             answer = hear(wire)?;
         }
         match answer {
-            Frame::End => {}
+            Frame::End => log::debug("setns_init: about to exec: it has"),
             Frame::Failed(failure) => return Err(explain::exec_failure(&failure, process)),
             Frame::Lost | Frame::Plain(_) | Frame::Born(_) | Frame::NeedSource(_) | Frame::Listener(_) => {
                 match process::wait(pid) {

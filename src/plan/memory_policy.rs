@@ -17,7 +17,9 @@ pub struct MemoryPolicy {
 /// Compiles it; which flags go with which mode is left to the kernel, whose versions differ.
 pub fn compile(policy: &LinuxMemoryPolicy) -> Result<MemoryPolicy> {
     const POINTER: &str = "/linux/memoryPolicy";
-    let nodes = list::mask(policy.nodes().as_deref().unwrap_or_default(), &format!("{POINTER}/nodes"))?;
+    let text = policy.nodes().as_deref().unwrap_or_default();
+    // runc's words here and below.
+    let nodes = list::mask(text, &format!("{POINTER}/nodes: invalid memory policy nodes"))?;
     let mode = match policy.mode() {
         Mode::MpolDefault => 0,
         Mode::MpolPreferred => 1,
@@ -28,11 +30,15 @@ pub fn compile(policy: &LinuxMemoryPolicy) -> Result<MemoryPolicy> {
         Mode::MpolWeightedInterleave => 6,
     };
     match (policy.mode(), &nodes) {
-        (Mode::MpolDefault | Mode::MpolLocal, Some(_)) => {
-            bail!("{POINTER}/nodes: {} takes no nodes", policy.mode())
+        (Mode::MpolDefault | Mode::MpolLocal, Some(nodes)) => {
+            let count: u32 = nodes.iter().map(|word| word.count_ones()).sum();
+            bail!("{POINTER}/nodes: {}: memory policy mode requires 0 nodes but got {count}", policy.mode())
         }
         (Mode::MpolDefault | Mode::MpolLocal | Mode::MpolPreferred, _) | (_, Some(_)) => {}
-        (_, None) => bail!("{POINTER}/nodes: {} needs at least one node", policy.mode()),
+        (_, None) => bail!(
+            "{POINTER}/nodes: {}: memory policy mode requires at least one node but got 0",
+            policy.mode()
+        ),
     }
     let flags = policy.flags().iter().flatten().fold(0, |flags, flag| {
         flags

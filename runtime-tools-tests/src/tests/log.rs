@@ -20,6 +20,7 @@ tests!["log":
     invalid_format deviates ["crun" = "has words of its own"],
     unwritable,
     debug_is_not_error,
+    debug_tells_the_stages deviates ["crun" = "has words of its own"],
     debug_false deviates ["crun" = "takes no value for it"],
     message_with_quotes_and_newlines,
 ];
@@ -210,6 +211,31 @@ fn debug_is_not_error(cx: &Cx) -> Result<()> {
         ensure!(wrong.is_empty(), "errors in a debug log: {wrong:?}");
     }
     Ok(())
+}
+
+/// What people look for in bug reports, in this order; the log file alone has it.
+fn debug_tells_the_stages(cx: &Cx) -> Result<()> {
+    let in_order = |text: &str, phrases: &[&str]| -> Result<()> {
+        let mut rest = text;
+        for phrase in phrases {
+            let at = rest.find(phrase).with_context(|| format!("no {phrase:?} in {text}"))?;
+            rest = &rest[at..];
+        }
+        Ok(())
+    };
+    let mut b = cx.bundle()?;
+    b.save()?;
+    let out = cx.cmd(&["--debug", "run", "--bundle", &b.path(), &cx.id()]).run()?.ok()?;
+    let stages = ["level=debug", "nsexec container setup", "child process in init()"];
+    in_order(&out.stderr, &[&stages[..], &["init: closing the pipe to signal completion"]].concat())?;
+    b.probe(&["sleep"]);
+    let c = b.start()?;
+    let log = cx.path("exec.log");
+    let out = cx.cmd(&["--debug", "--log", &log.display().to_string(), "exec", &c.id, "/bin/probe", "true"]);
+    eq("stderr", out.run()?.ok()?.stderr, "")?;
+    let text = fs::read_to_string(&log).context("read the log")?;
+    in_order(&text, &[&stages[..], &["setns_init: about to exec"]].concat())?;
+    c.end()
 }
 
 fn debug_false(cx: &Cx) -> Result<()> {

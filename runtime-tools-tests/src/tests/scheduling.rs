@@ -229,20 +229,22 @@ fn memory_policy_of_exec(cx: &Cx) -> Result<()> {
 
 /// A node that is not there is the kernel's to refuse.
 fn memory_policy_wrong(cx: &Cx) -> Result<()> {
-    for policy in [
-        json!({"mode": "MPOL_BIND"}),
-        json!({"mode": "MPOL_DEFAULT", "nodes": "0"}),
-        json!({"mode": "MPOL_BIND", "nodes": "x"}),
-        json!({"mode": "MPOL_BIND", "nodes": "900"}),
-        json!({"mode": "MPOL_NONE"}),
-        json!({"mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_NONE"]}),
-        json!({"nodes": "0"}),
+    for (policy, phrase) in [
+        (json!({"mode": "MPOL_BIND"}), "memory policy mode requires at least one node but got 0"),
+        (json!({"mode": "MPOL_DEFAULT", "nodes": "0-7"}), "memory policy mode requires 0 nodes but got 8"),
+        (json!({"mode": "MPOL_BIND", "nodes": "x"}), "invalid memory policy nodes"),
+        (json!({"mode": "MPOL_BIND", "nodes": "900"}), ""),
+        (json!({"mode": "MPOL_NONE"}), "invalid memory policy mode"),
+        (json!({"mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_NONE"]}), "invalid memory policy flag"),
+        (json!({"nodes": "0"}), "invalid memory policy mode"),
+        (json!({}), "invalid memory policy mode"),
     ] {
         let mut b = cx.bundle()?;
         b.set("/linux/memoryPolicy", policy.clone()).save()?;
         let before = cx.snapshot()?;
         let out = b.run()?;
         ensure!(out.code == 1, "{policy}: exit {} {}", out.code, out.stderr);
+        ensure!(cx.kind == "crun" || out.said().contains(phrase), "{policy}: {}", out.stderr);
         cx.nothing_left(&before)?;
     }
     Ok(())

@@ -105,7 +105,10 @@ pub fn read(profile: &LinuxSeccomp) -> Result<Rules> {
             ensure!(!name.is_empty(), "{at}/names/{j}: an empty string is no system call");
             if call.action() == Action::ScmpActNotify {
                 // The descriptor reaches the parent by a write.
-                ensure!(name != "write", "{at}/names/{j}: SCMP_ACT_NOTIFY cannot be used for write");
+                ensure!(
+                    name != "write",
+                    "{at}/names/{j}: SCMP_ACT_NOTIFY cannot be used for the write syscall"
+                );
                 rules.notify = true;
             }
             ensure!(
