@@ -8,6 +8,9 @@ cd "$(dirname "$0")/.."
 target=$(uname -m)-unknown-linux-musl
 cargo_home=${CARGO_HOME:-$HOME/.cargo}
 [ $# -gt 0 ] || set -- --release
+# What `naru --version` prints, where this is a checkout.
+NARU_COMMIT=${NARU_COMMIT:-$(git describe --always --dirty --abbrev=40 2>/dev/null || true)}
+export NARU_COMMIT
 crates=
 for dir in "$cargo_home"/registry/src/*/ "$PWD/vendor/"; do
     crates="$crates'--remap-path-prefix=${dir%/}=/crates', "

@@ -8,6 +8,7 @@ pub const COMMIT: Option<&str> = option_env!("NARU_COMMIT");
 
 /// The text of `--version` for a program called `program`.
 pub fn text(program: &str) -> String {
-    let commit = COMMIT.map(|commit| format!("commit: {commit}\n")).unwrap_or_default();
+    let commit = COMMIT.filter(|commit| !commit.is_empty());
+    let commit = commit.map(|commit| format!("commit: {commit}\n")).unwrap_or_default();
     format!("{program} version {}\n{commit}spec: {SPEC}\n", env!("CARGO_PKG_VERSION"))
 }
