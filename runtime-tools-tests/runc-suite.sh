@@ -3,8 +3,10 @@
 #
 #   LAB=/var/tmp/naru-lab runtime-tools-tests/runc-suite.sh [OPTIONS] CHECKOUT [NAME..]
 #
-#   --cgroup v1|v2|host|uml  the view of this machine's cgroups (hack/enter-lab.sh), or `uml` for pure v2 with all
-#                            controllers in User-mode Linux (uml.sh). Default: v1 where there is any, else v2
+#   --cgroup v1|v2|host|uml|systemd
+#                            the view of this machine's cgroups (hack/enter-lab.sh), or `uml` for pure v2 with all
+#                            controllers in User-mode Linux (uml.sh), or `systemd` for the same as a service of systemd
+#                            and with the systemd driver. Default: v1 where there is any, else v2
 #   --runtime NAME=PATH      instead of the default runtimes. PATH is on this machine, or `lab:PATH` in the lab root, or
 #                            `checkout` for the runc that is built from CHECKOUT. May be given several times.
 #                            Default: runc=lab:/usr/sbin/runc and naru=the release binary of this repository
@@ -153,6 +155,15 @@ inside() {
     cd /suite/tests/integration
     [ $# -gt 0 ] || set -- ./*.bats
     echo "# $("$runtime" --version | head -n 1), Linux $(uname -r), $(stat -f -c %T /sys/fs/cgroup) at /sys/fs/cgroup"
+    # Nothing here names devices after the kernel has, so there is nobody to wait for.
+    mkdir /tmp/bin
+    command -v udevadm >/dev/null || ln -s /bin/true /tmp/bin/udevadm
+    PATH=$PATH:/tmp/bin
+    if modprobe loop 2>/dev/null && [ -z "$(lsblk -dno MAJ:MIN)" ]; then
+        # One block device, to set limits for.
+        truncate -s 4M /tmp/disk
+        losetup -f /tmp/disk
+    fi
     mkfifo /tmp/never
     exec 9<>/tmp/never
     for file; do
@@ -172,7 +183,7 @@ inside() {
 }
 
 run_one() {
-    local name=$1 path=$2 options=(--bind "$tree:/suite") runtime command
+    local name=$1 path=$2 options=(--bind "$tree:/suite") variables=() runtime command
     case $path in
     lab:*) runtime=${path#lab:} ;;
     checkout) runtime=/suite/runc ;;
@@ -183,8 +194,11 @@ run_one() {
         runtime=/usr/local/bin/runc
         ;;
     esac
-    command=(env "SECONDS_A_TEST=$seconds" "$here/runc-suite.sh" --inside "$runtime" "$filter" "${names[@]}")
+    # The suite looks whether the variable exists.
+    [ "$cgroup" != systemd ] || variables+=(RUNC_USE_SYSTEMD=yes)
+    command=(env "SECONDS_A_TEST=$seconds" "${variables[@]}" "$here/runc-suite.sh" --inside "$runtime" "$filter" "${names[@]}")
     case $cgroup in
+    systemd) "$here/uml.sh" --systemd --root "$root" --timeout 7200 --memory 4G "${options[@]}" "${command[@]}" ;;
     uml) "$here/uml.sh" --root "$root" --timeout 7200 --memory 4G "${options[@]}" "${command[@]}" ;;
     *) "$here/../hack/enter-lab.sh" ${cgroup:+--cgroup "$cgroup"} "${options[@]}" --bind "$here:$here" "$root" "${command[@]}" ;;
     esac
@@ -262,7 +276,7 @@ names=("$@")
 [ ${#runtimes[@]} -gt 0 ] || runtimes=(runc=lab:/usr/sbin/runc "naru=$here/../target/x86_64-unknown-linux-musl/release/naru")
 [ -n "$cgroup" ] || { cgroup=v2 && [ ! -d /sys/fs/cgroup/memory ] || cgroup=v1; }
 label=$cgroup
-[ -n "$seconds" ] || { seconds=60 && [ "$cgroup" != uml ] || seconds=120; }
+[ -n "$seconds" ] || { seconds=60 && { [ "$cgroup" != uml ] && [ "$cgroup" != systemd ]; } || seconds=120; }
 mkdir -p "$out"
 if [ -z "$only_table" ]; then
     prepare
