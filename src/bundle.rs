@@ -95,19 +95,32 @@ fn parse<T: serde::de::DeserializeOwned>(path: &Path, text: &[u8]) -> Result<T> 
         Ok(value) => return Ok(value),
         Err(error) => error,
     };
-    if let Some((known, dropped)) = json::adapted(text)
-        && let Ok(value) = serde_json::from_slice(&known)
-    {
-        if !dropped.is_empty() {
-            log::warn(format_args!("ignoring unknown or unavailable capabilities: {}", dropped.join(", ")));
+    if let Some((known, dropped)) = json::adapted(text) {
+        match serde_json::from_slice(&known) {
+            Ok(value) => {
+                if !dropped.is_empty() {
+                    let dropped = dropped.join(", ");
+                    log::warn(format_args!("ignoring unknown or unavailable capabilities: {dropped}"));
+                }
+                return Ok(value);
+            }
+            // What could be adapted is no mistake: another field is. Its place is one in a text that nobody has seen.
+            Err(error) => {
+                let words = error.to_string();
+                let words = words.rsplit_once(" at line ").map_or(&*words, |(words, _)| words);
+                bail!("{name}: {}{words}", place(&known, &error));
+            }
         }
-        return Ok(value);
     }
-    let offset = json::offset_of(text, error.line(), error.column());
-    let pointer = json::pointer_at(text, offset);
-    let field = if pointer.is_empty() { String::new() } else { format!("{pointer}: ") };
+    Err(anyhow::anyhow!("{name}: {}{error}", place(text, &error)))
+}
+
+/// The field that a parse error is about, with a colon behind, and what runc says there; nothing where there is none.
+fn place(text: &[u8], error: &serde_json::Error) -> String {
+    let pointer = json::pointer_at(text, json::offset_of(text, error.line(), error.column()));
     let words = json::runc_words(&pointer, &error.to_string());
-    Err(anyhow::anyhow!("{name}: {field}{words}{error}"))
+    let field = if pointer.is_empty() { pointer } else { pointer + ": " };
+    format!("{field}{words}")
 }
 
 /// `ociVersion` must be a SemVer; which one is not held against anybody (newer minors only add).

@@ -193,7 +193,9 @@ pub fn offset_of(text: &[u8], line: usize, column: usize) -> usize {
         .map(|(at, _)| at + 1)
         .nth(line.wrapping_sub(2))
         .unwrap_or(0);
-    (start + column).min(text.len())
+    let end = (start + column).min(text.len());
+    // What the parser has not yet taken is what it did not like: of an element, not of the list it stands in.
+    end + usize::from(end > 0 && matches!(text[end - 1], b'[' | b',') && end < text.len())
 }
 
 /// What the spec or runc allows and the crate oci-spec does not read, in words that it does: fields left out that then are
@@ -313,6 +315,10 @@ mod tests {
             (r#"{"linux":{"namespaces":[{"type":"pid"},{"type":"x"}]}}"#, "/linux/namespaces/1/type"),
             (r#"{"linux":"x"}"#, "/linux"),
             (r#"{"hostname":[]}"#, "/hostname"),
+            (r#"{"process":{"cwd":"/","args":[{},"a"]}}"#, "/process/args/0"),
+            (r#"{"process":{"cwd":"/","args":["a",["x"]]}}"#, "/process/args/1"),
+            (r#"{"process":{"cwd":"/","args":["a",{"x":1}]}}"#, "/process/args/1"),
+            (r#"{"process":{"cwd":"/","args":["a", 1.5]}}"#, "/process/args/1"),
         ] {
             assert_eq!(pointer(text), wanted, "{text}");
         }

@@ -20,6 +20,9 @@ pub fn place(cgroups_path: Option<&str>, id: &str) -> Result<Place> {
         None | Some("") => id,
         Some(path) => path,
     };
+    if path.contains('\0') {
+        bail!("/linux/cgroupsPath: contains a NUL byte");
+    }
     let clean = clean(path);
     if clean.is_empty() {
         bail!("/linux/cgroupsPath: {path:?} names the root of the hierarchy");

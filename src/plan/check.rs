@@ -2,6 +2,7 @@
 
 use anyhow::{Result, bail};
 use oci_spec::runtime::{Hook, Hooks, LinuxResources};
+use std::os::unix::ffi::OsStrExt;
 
 /// config.md "POSIX-platform Hooks": a path is absolute, a timeout more than nothing.
 pub fn hooks(hooks: &Hooks) -> Result<()> {
@@ -16,6 +17,19 @@ pub fn hooks(hooks: &Hooks) -> Result<()> {
     ];
     for (name, list) in lists {
         for (index, hook) in list.iter().flatten().enumerate() {
+            let strings = [("args", hook.args()), ("env", hook.env())];
+            for (field, at, _) in strings
+                .into_iter()
+                .flat_map(|(field, list)| {
+                    list.iter().flatten().enumerate().map(move |(at, text)| (field, at, text))
+                })
+                .filter(|(.., text)| text.contains('\0'))
+            {
+                bail!("/hooks/{name}/{index}/{field}/{at}: contains a NUL byte");
+            }
+            if hook.path().as_os_str().as_bytes().contains(&0) {
+                bail!("/hooks/{name}/{index}/path: contains a NUL byte");
+            }
             if !hook.path().is_absolute() {
                 bail!("/hooks/{name}/{index}/path: {:?} is not an absolute path", hook.path());
             }
@@ -58,5 +72,13 @@ mod tests {
         assert!(error.starts_with("/hooks/poststart/1/path: "), "{error}");
         let error = read(r#"{"createContainer":[{"path":"/a","timeout":0}]}"#).unwrap_err();
         assert!(error.starts_with("/hooks/createContainer/0/timeout: "), "{error}");
+        for (fields, wanted) in [
+            (r#""path":"/a\u0000""#, "/hooks/poststop/0/path: "),
+            (r#""path":"/a","args":["a","\u0000"]"#, "/hooks/poststop/0/args/1: "),
+            (r#""path":"/a","env":["A=\u0000"]"#, "/hooks/poststop/0/env/0: "),
+        ] {
+            let error = read(&format!(r#"{{"poststop":[{{{fields}}}]}}"#)).unwrap_err();
+            assert!(error.starts_with(wanted), "{error}");
+        }
     }
 }

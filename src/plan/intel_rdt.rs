@@ -43,17 +43,17 @@ pub fn compile(rdt: &LinuxIntelRdt, id: &str) -> Result<IntelRdt> {
         bail!("{POINTER}: {id:?} cannot be the name of a group");
     }
     let l3 = given(rdt.l3_cache_schema());
-    if l3.as_ref().is_some_and(|text| text.contains('\n')) {
-        bail!("{POINTER}/l3CacheSchema: contains a newline");
+    if l3.as_ref().is_some_and(|text| text.contains(['\n', '\0'])) {
+        bail!("{POINTER}/l3CacheSchema: is not one line");
     }
     let memory_bandwidth = given(rdt.mem_bw_schema());
     if let Some(text) = &memory_bandwidth
-        && (!text.starts_with("MB:") || text.contains('\n'))
+        && (!text.starts_with("MB:") || text.contains(['\n', '\0']))
     {
         bail!("{POINTER}/memBwSchema: {text:?} is not one line that starts with MB:");
     }
     let schemata = rdt.schemata().clone().unwrap_or_default();
-    if let Some(index) = schemata.iter().position(|line| line.is_empty() || line.contains('\n')) {
+    if let Some(index) = schemata.iter().position(|line| line.is_empty() || line.contains(['\n', '\0'])) {
         bail!("{POINTER}/schemata/{index}: {:?} is not one line", schemata[index]);
     }
     Ok(IntelRdt {

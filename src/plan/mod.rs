@@ -111,6 +111,7 @@ pub fn compile(spec: &Spec, id: &str, bundle: &Path, rootfs: &Path, options: Opt
     }
     check::name(spec.hostname().as_deref(), "/hostname")?;
     check::name(spec.domainname().as_deref(), "/domainname")?;
+    check::name(linux.mount_label().as_deref(), "/linux/mountLabel")?;
     if let Some(resources) = linux.resources() {
         check::resources(resources)?;
     }

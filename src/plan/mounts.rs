@@ -4,7 +4,7 @@ use super::ids::Maps;
 use super::namespaces::Namespaces;
 use super::{c_path, c_string, mount_options};
 use crate::sys::mount::{MountAttr, attr};
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, anyhow, bail};
 use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
@@ -111,7 +111,9 @@ pub fn compile(
     list.iter()
         .enumerate()
         .map(|(index, mount)| {
-            compile_one(mount, index, bundle, rootfs, namespaces).with_context(|| format!("/mounts/{index}"))
+            // They begin with the field.
+            compile_one(mount, index, bundle, rootfs, namespaces)
+                .map_err(|error| anyhow!("/mounts/{index}/{}", format!("{error:#}").trim_start_matches('/')))
         })
         .collect()
 }
@@ -399,10 +401,10 @@ mod tests {
             assert_eq!((idmap.recursive, idmap.maps.unwrap().uids.len()), (recursive, 1));
         }
         for (json, text) in [
-            (json(&format!(r#","uidMappings":{map}"#), "bind"), "/mounts/0: gidMappings: "),
-            (json("", "bind\",\"idmap"), "/mounts/0: options: "),
+            (json(&format!(r#","uidMappings":{map}"#), "bind"), "/mounts/0/gidMappings: "),
+            (json("", "bind\",\"idmap"), "/mounts/0/options: "),
             (json(&both, "x").replace("/y\"", "/y\",\"type\":\"tmpfs\""), "only supported for bind"),
-            (json(&both, "bind").replace("65536", "0"), "/mounts/0: /uidMappings/0/size: "),
+            (json(&both, "bind").replace("65536", "0"), "/mounts/0/uidMappings/0/size: "),
         ] {
             let error = one(&json).err().unwrap();
             assert!(error.contains(text), "{error}");
@@ -469,7 +471,7 @@ mod tests {
     #[test]
     fn refusals_name_the_field() {
         let error = |json| one(json).err().unwrap();
-        assert!(error(r#"{"destination":"/../","type":"tmpfs"}"#).starts_with("/mounts/0: destination"));
+        assert!(error(r#"{"destination":"/../","type":"tmpfs"}"#).starts_with("/mounts/0/destination: "));
         assert!(error(r#"{"destination":"/proc/x","type":"tmpfs"}"#).contains("inside /proc"));
         assert!(
             error(r#"{"destination":"/proc/self/attr","source":"/x","options":["bind"]}"#).contains("inside")

@@ -10,7 +10,13 @@ use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
 tests!["wrong_values":
-    types,
+    types_of_the_process,
+    types_of_hooks_and_mounts,
+    types_of_linux,
+    types_of_resources,
+    bounds deviates ["runc" = "lets some pass", "crun" = "lets some pass"],
+    nul_bytes deviates ["runc" = "lets some pass", "crun" = "lets some pass"],
+    mistakes_beside_what_is_adapted deviates ["crun" = "does not look"],
     ranges deviates ["runc" = "lets some pass", "crun" = "does not look at most"],
     words deviates ["runc" = "lets some pass", "crun" = "lets some pass"],
     combinations deviates ["runc" = "lets some pass", "crun" = "lets some pass"],
@@ -19,7 +25,7 @@ tests!["wrong_values":
 ];
 
 /// Every field that the specification has for Linux, each with a value of the right type. Not made to be run.
-fn everything() -> Value {
+pub(super) fn everything() -> Value {
     let ids = json!([{"containerID": 0, "hostID": 1000, "size": 1}]);
     let hooks = json!([{"path": "/bin/true", "args": ["true"], "env": ["A=1"], "timeout": 1}]);
     let caps = json!(["CAP_KILL"]);
@@ -48,13 +54,13 @@ fn everything() -> Value {
     let throttle = json!([{"major": 8, "minor": 0, "rate": 1}]);
     config["linux"] = json!({
         "namespaces": [{"type": "mount"}, {"type": "network", "path": "/proc/self/ns/net"}],
-        "uidMappings": ids, "gidMappings": ids, "timeOffsets": {"boottime": {"secs": 1, "nanosecs": 1}},
+        "uidMappings": ids, "gidMappings": ids, "timeOffsets": {"boottime": {"secs": 1, "nanosecs": 1}, "monotonic": {"secs": 1, "nanosecs": 1}},
         "devices": [device], "netDevices": {"eth0": {"name": "x"}}, "cgroupsPath": "/x",
         "intelRdt": {"closID": "c", "l3CacheSchema": "L3:0=f", "memBwSchema": "MB:0=20", "schemata": ["L2:0=f"],
                      "enableMonitoring": true},
         "memoryPolicy": {"mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"]},
         "sysctl": {"kernel.shmmax": "1"}, "rootfsPropagation": "slave", "maskedPaths": ["/proc/kcore"],
-        "readonlyPaths": ["/proc/sys"], "mountLabel": "l", "personality": {"domain": "LINUX", "flags": []}
+        "readonlyPaths": ["/proc/sys"], "mountLabel": "l", "personality": {"domain": "LINUX", "flags": ["x"]}
     });
     config["linux"]["seccomp"] = json!({
         "defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 1, "architectures": ["SCMP_ARCH_X86_64"],
@@ -64,7 +70,7 @@ fn everything() -> Value {
     });
     config["linux"]["resources"] = json!({
         "devices": [{"allow": true, "type": "c", "major": 1, "minor": 3, "access": "rwm"}],
-        "memory": {"limit": 1, "reservation": 1, "swap": 1, "swappiness": 1, "disableOOMKiller": false,
+        "memory": {"limit": 1, "reservation": 1, "swap": 1, "swappiness": 1, "disableOOMKiller": false, "kernel": 1, "kernelTCP": 1,
                    "useHierarchy": false, "checkBeforeUpdate": false},
         "cpu": {"shares": 2, "quota": 1000, "burst": 1, "period": 1000, "realtimeRuntime": 1, "realtimePeriod": 1,
                 "cpus": "0", "mems": "0", "idle": 0},
@@ -104,13 +110,15 @@ fn nodes(at: &Value, pointer: &str, out: &mut Vec<(String, Value)>) {
 struct Cases<'a> {
     cx: &'a Cx,
     bundle: Bundle<'a>,
+    /// Written without a blank, as engines do, or for people.
+    compact: bool,
     wrong: Vec<String>,
     count: usize,
 }
 
 impl<'a> Cases<'a> {
     fn new(cx: &'a Cx) -> Result<Self> {
-        Ok(Cases { cx, bundle: cx.bundle()?, wrong: vec![], count: 0 })
+        Ok(Cases { cx, bundle: cx.bundle()?, compact: false, wrong: vec![], count: 0 })
     }
 
     /// Creates a container from `config`: it must fail and name `pointer`, as a whole or as the beginning of one.
@@ -118,6 +126,9 @@ impl<'a> Cases<'a> {
         self.count += 1;
         self.bundle.config = config;
         self.bundle.save()?;
+        if self.compact {
+            std::fs::write(self.bundle.dir.join("config.json"), self.bundle.config.to_string())?;
+        }
         let c = self.bundle.container();
         let out = c.create(&[])?;
         let named = out.said().match_indices(pointer).any(|(at, _)| {
@@ -166,10 +177,28 @@ fn base(cx: &Cx) -> Value {
     config
 }
 
-fn types(cx: &Cx) -> Result<()> {
+fn types_of_the_process(cx: &Cx) -> Result<()> {
+    types(cx, |pointer| pointer.starts_with("/process"))
+}
+
+fn types_of_hooks_and_mounts(cx: &Cx) -> Result<()> {
+    types(cx, |pointer| !pointer.starts_with("/process") && !pointer.starts_with("/linux/"))
+}
+
+fn types_of_linux(cx: &Cx) -> Result<()> {
+    types(cx, |pointer| pointer.starts_with("/linux/") && !pointer.starts_with("/linux/resources/"))
+}
+
+fn types_of_resources(cx: &Cx) -> Result<()> {
+    types(cx, |pointer| pointer.starts_with("/linux/resources/"))
+}
+
+/// Every field with values of other types.
+fn types(cx: &Cx, chosen: fn(&str) -> bool) -> Result<()> {
     let config = everything();
     let mut all = vec![];
     nodes(&config, "", &mut all);
+    all.retain(|(pointer, _)| chosen(pointer));
     let mut cases = Cases::new(cx)?;
     let before = cx.snapshot()?;
     for (pointer, right) in all {
@@ -190,10 +219,209 @@ fn types(cx: &Cx) -> Result<()> {
             if let Some(at) = config.pointer_mut(&pointer) {
                 *at = value.clone();
             }
+            cases.compact = !cases.compact;
             cases.refused(config, &pointer, &value.to_string())?;
         }
     }
     cases.done(&before)
+}
+
+/// Smallest and largest number of every field that holds one, in the specification's schema; None: that of 64 bits. Where it
+/// has none, those of the type in its Go structures. `0` stands for an index.
+const BOUNDS: &[(&str, i64, Option<i64>)] = &[
+    ("/process/consoleSize/height", 0, None),
+    ("/process/consoleSize/width", 0, None),
+    ("/process/user/uid", 0, U32),
+    ("/process/user/gid", 0, U32),
+    ("/process/user/umask", 0, U32),
+    ("/process/user/additionalGids/0", 0, U32),
+    ("/process/oomScoreAdj", i64::MIN, None),
+    ("/process/rlimits/0/soft", 0, None),
+    ("/process/rlimits/0/hard", 0, None),
+    ("/process/ioPriority/priority", I32.0, I32.1),
+    ("/process/scheduler/nice", I32.0, I32.1),
+    ("/process/scheduler/priority", I32.0, I32.1),
+    ("/process/scheduler/runtime", 0, None),
+    ("/process/scheduler/deadline", 0, None),
+    ("/process/scheduler/period", 0, None),
+    ("/mounts/0/uidMappings/0/containerID", 0, U32),
+    ("/mounts/0/uidMappings/0/hostID", 0, U32),
+    ("/mounts/0/uidMappings/0/size", 0, U32),
+    ("/mounts/0/gidMappings/0/containerID", 0, U32),
+    ("/mounts/0/gidMappings/0/hostID", 0, U32),
+    ("/mounts/0/gidMappings/0/size", 0, U32),
+    ("/hooks/prestart/0/timeout", 1, None),
+    ("/hooks/createRuntime/0/timeout", 1, None),
+    ("/hooks/createContainer/0/timeout", 1, None),
+    ("/hooks/startContainer/0/timeout", 1, None),
+    ("/hooks/poststart/0/timeout", 1, None),
+    ("/hooks/poststop/0/timeout", 1, None),
+    ("/linux/uidMappings/0/containerID", 0, U32),
+    ("/linux/uidMappings/0/hostID", 0, U32),
+    ("/linux/uidMappings/0/size", 0, U32),
+    ("/linux/gidMappings/0/containerID", 0, U32),
+    ("/linux/gidMappings/0/hostID", 0, U32),
+    ("/linux/gidMappings/0/size", 0, U32),
+    ("/linux/timeOffsets/boottime/secs", i64::MIN, None),
+    ("/linux/timeOffsets/boottime/nanosecs", 0, U32),
+    ("/linux/timeOffsets/monotonic/secs", i64::MIN, None),
+    ("/linux/timeOffsets/monotonic/nanosecs", 0, U32),
+    ("/linux/devices/0/major", i64::MIN, None),
+    ("/linux/devices/0/minor", i64::MIN, None),
+    ("/linux/devices/0/fileMode", 0, U32),
+    ("/linux/devices/0/uid", 0, U32),
+    ("/linux/devices/0/gid", 0, U32),
+    ("/linux/resources/devices/0/major", i64::MIN, None),
+    ("/linux/resources/devices/0/minor", i64::MIN, None),
+    ("/linux/resources/memory/limit", i64::MIN, None),
+    ("/linux/resources/memory/reservation", i64::MIN, None),
+    ("/linux/resources/memory/swap", i64::MIN, None),
+    ("/linux/resources/memory/kernel", i64::MIN, None),
+    ("/linux/resources/memory/kernelTCP", i64::MIN, None),
+    ("/linux/resources/memory/swappiness", 0, None),
+    ("/linux/resources/cpu/shares", 0, None),
+    ("/linux/resources/cpu/quota", i64::MIN, None),
+    ("/linux/resources/cpu/burst", 0, None),
+    ("/linux/resources/cpu/period", 0, None),
+    ("/linux/resources/cpu/realtimeRuntime", i64::MIN, None),
+    ("/linux/resources/cpu/realtimePeriod", 0, None),
+    ("/linux/resources/cpu/idle", i64::MIN, None),
+    ("/linux/resources/pids/limit", i64::MIN, None),
+    ("/linux/resources/blockIO/weight", 0, U16),
+    ("/linux/resources/blockIO/leafWeight", 0, U16),
+    ("/linux/resources/blockIO/weightDevice/0/major", i64::MIN, None),
+    ("/linux/resources/blockIO/weightDevice/0/minor", i64::MIN, None),
+    ("/linux/resources/blockIO/weightDevice/0/weight", 0, U16),
+    ("/linux/resources/blockIO/weightDevice/0/leafWeight", 0, U16),
+    ("/linux/resources/blockIO/throttleReadBpsDevice/0/major", i64::MIN, None),
+    ("/linux/resources/blockIO/throttleReadBpsDevice/0/minor", i64::MIN, None),
+    ("/linux/resources/blockIO/throttleReadBpsDevice/0/rate", 0, None),
+    ("/linux/resources/blockIO/throttleWriteBpsDevice/0/major", i64::MIN, None),
+    ("/linux/resources/blockIO/throttleWriteBpsDevice/0/minor", i64::MIN, None),
+    ("/linux/resources/blockIO/throttleWriteBpsDevice/0/rate", 0, None),
+    ("/linux/resources/blockIO/throttleReadIOPSDevice/0/major", i64::MIN, None),
+    ("/linux/resources/blockIO/throttleReadIOPSDevice/0/minor", i64::MIN, None),
+    ("/linux/resources/blockIO/throttleReadIOPSDevice/0/rate", 0, None),
+    ("/linux/resources/blockIO/throttleWriteIOPSDevice/0/major", i64::MIN, None),
+    ("/linux/resources/blockIO/throttleWriteIOPSDevice/0/minor", i64::MIN, None),
+    ("/linux/resources/blockIO/throttleWriteIOPSDevice/0/rate", 0, None),
+    ("/linux/resources/hugepageLimits/0/limit", 0, None),
+    ("/linux/resources/network/classID", 0, U32),
+    ("/linux/resources/network/priorities/0/priority", 0, U32),
+    ("/linux/resources/rdma/mlx5_1/hcaHandles", 0, U32),
+    ("/linux/resources/rdma/mlx5_1/hcaObjects", 0, U32),
+    ("/linux/seccomp/defaultErrnoRet", 0, U32),
+    ("/linux/seccomp/syscalls/0/errnoRet", 0, U32),
+    ("/linux/seccomp/syscalls/0/args/0/index", 0, U32),
+    ("/linux/seccomp/syscalls/0/args/0/value", 0, None),
+    ("/linux/seccomp/syscalls/0/args/0/valueTwo", 0, None),
+];
+const U16: Option<i64> = Some(u16::MAX as i64);
+const U32: Option<i64> = Some(u32::MAX as i64);
+const I32: (i64, Option<i64>) = (i32::MIN as i64, Some(i32::MAX as i64));
+
+/// The default configuration with one part of that which has everything: errors of others do not come first.
+fn base_with(cx: &Cx, pointer: &str) -> Value {
+    let levels = match pointer {
+        p if p.starts_with("/linux/resources/") => 3,
+        p if p.starts_with("/process/") || p.starts_with("/linux/") => 2,
+        _ => 1,
+    };
+    let end = pointer.match_indices('/').map(|(at, _)| at).nth(levels).unwrap_or(pointer.len());
+    let mut config = base(cx);
+    let all = everything();
+    let (parent, key) = pointer[..end].rsplit_once('/').unwrap_or_default();
+    if let (Some(part), Some(at)) = (all.pointer(&pointer[..end]), config.pointer_mut(parent)) {
+        at[key] = part.clone();
+    }
+    config
+}
+
+/// Every field that holds a number: just below and just above what it can hold.
+fn bounds(cx: &Cx) -> Result<()> {
+    let mut all = vec![];
+    nodes(&everything(), "", &mut all);
+    for (pointer, _) in all.iter().filter(|(_, value)| value.is_number()) {
+        ensure!(BOUNDS.iter().any(|row| row.0 == pointer), "no bounds of {pointer}");
+    }
+    let mut cases = Cases::new(cx)?;
+    let before = cx.snapshot()?;
+    for (pointer, min, max) in BOUNDS {
+        let above = match max {
+            Some(max) => (i128::from(*max) + 1).to_string(),
+            None if *min == i64::MIN => "9223372036854775808".into(),
+            None => "18446744073709551616".into(),
+        };
+        for value in [(i128::from(*min) - 1).to_string(), above] {
+            let mut config = base_with(cx, pointer);
+            let at = config.pointer_mut(pointer);
+            *at.ok_or_else(|| anyhow::anyhow!("no {pointer}"))? = serde_json::from_str(&value)?;
+            cases.refused(config, pointer, &value)?;
+        }
+    }
+    cases.done(&before)
+}
+
+/// Every field that holds a string: what stands behind a NUL byte would be lost on the way to the kernel.
+fn nul_bytes(cx: &Cx) -> Result<()> {
+    // Strings that the kernel never sees, or not in this configuration.
+    let unseen = |pointer: &str| {
+        matches!(pointer, "/annotations/a" | "/linux/personality/flags/0" | "/linux/seccomp/syscalls/0/names/0" | "/mounts/0/type")
+            // Without SCMP_ACT_NOTIFY there is no listener.
+            || pointer.starts_with("/linux/seccomp/listener")
+            // Without the controller they are refused as a whole.
+            || pointer.starts_with("/linux/resources/network/") || pointer.starts_with("/linux/resources/unified/")
+    };
+    let mut all = vec![];
+    nodes(&everything(), "", &mut all);
+    let mut cases = Cases::new(cx)?;
+    let before = cx.snapshot()?;
+    for (pointer, _) in all.iter().filter(|(pointer, value)| value.is_string() && !unseen(pointer)) {
+        let mut config = base_with(cx, pointer);
+        // What would be refused first, or cannot be here.
+        if let Some(all) = config.as_object_mut() {
+            if pointer != "/hostname" {
+                all.remove("hostname");
+            }
+        }
+        if let Some(cpu) = config.pointer_mut("/linux/resources/cpu").and_then(Value::as_object_mut) {
+            cpu.remove("realtimeRuntime");
+            cpu.remove("realtimePeriod");
+        }
+        // The directory for the cgroup goes where the test's are, if anything is made at all.
+        let value =
+            if pointer == "/linux/cgroupsPath" { format!("{}/a\0b", cx.cgroup) } else { "/a\0b".into() };
+        let at = config.pointer_mut(pointer);
+        *at.ok_or_else(|| anyhow::anyhow!("no {pointer}"))? = json!(value);
+        // Options are read as one list.
+        let named = if pointer == "/mounts/0/options/0" { "/mounts/0/options" } else { pointer.as_str() };
+        cases.refused(config, named, "a NUL byte")?;
+    }
+    cases.done(&before)
+}
+
+/// Values that are right but have to be adapted (other names, unknown capabilities) are not what the error is about.
+fn mistakes_beside_what_is_adapted(cx: &Cx) -> Result<()> {
+    let mut c = Cases::new(cx)?;
+    let before = cx.snapshot()?;
+    for (pointer, value) in [
+        ("/process/scheduler", json!({"policy": "SCHED_OTHER", "flags": ["SCHED_FLAG_RESET_ON_FORK"]})),
+        ("/process/capabilities/bounding", json!(["CAP_OF_THE_FUTURE"])),
+        ("/process/execCPUAffinity", json!({"initial": "0, 0"})),
+    ] {
+        for compact in [false, true] {
+            c.compact = compact;
+            let mut config = base(cx);
+            if let Some(process) =
+                config.pointer_mut(pointer.rsplit_once('/').map_or("", |(parent, _)| parent))
+            {
+                process[pointer.rsplit('/').next().unwrap_or_default()] = value.clone();
+            }
+            config["linux"]["maskedPaths"] = json!(["/proc/kcore", 17]);
+            c.refused(config, "/linux/maskedPaths/1", &value.to_string())?;
+        }
+    }
+    c.done(&before)
 }
 
 fn ranges(cx: &Cx) -> Result<()> {
