@@ -5,6 +5,7 @@ use crate::plan::process::{HOME_FALLBACK, PASSWD, Process, home_in_passwd};
 use crate::sync::{At, Step};
 use crate::sys::{Errno, Result, fs, process};
 use nix::sys::stat::fstat;
+use nix::unistd::AccessFlags;
 use std::ffi::{CStr, CString};
 use std::os::fd::AsFd;
 
@@ -139,6 +140,14 @@ pub fn switch_user(init: &Process, in_cwd: bool) -> Outcome {
         }
     }
     process::prctl(libc::PR_SET_KEEPCAPS, 0).at(Step::Capabilities).map(drop)
+}
+
+/// The same while a root that is to be read-only can still be written (runc and crun make it then, too). Any error is told
+/// when the directory is entered.
+pub fn make_missing_cwd(cwd: &CStr) {
+    if cwd != c"/" && nix::unistd::access(cwd, AccessFlags::F_OK) == Err(Errno::ENOENT) {
+        let _ = make_cwd(cwd);
+    }
 }
 
 /// A working directory that the image lacks is made, as runc does, inside the root that we are in by now.

@@ -90,6 +90,7 @@ pub fn pivot(plan: &Plan, root: BorrowedFd) -> Result<()> {
     }
     nix::unistd::chdir(c"/")?;
     if plan.root_readonly {
+        super::creds::make_missing_cwd(&plan.process.cwd);
         set_root_readonly()?;
     }
     if let Some(flags) = plan.root_propagation {

@@ -24,6 +24,7 @@ tests!["process":
     program_script,
     cwd,
     cwd_is_made,
+    cwd_is_made_in_a_read_only_root,
     cwd_through_link,
     cwd_of_the_user_only,
     cwd_through_proc_fd,
@@ -190,6 +191,15 @@ fn cwd_is_made(cx: &Cx) -> Result<()> {
     same("cwd", &b.inside()?["cwd"], json!("/made/by/runtime"))?;
     let meta = fs::metadata(b.rootfs().join("made/by"))?;
     eq("mode and owner", (meta.mode() & 0o7777, meta.uid()), (0o755, 0))
+}
+
+fn cwd_is_made_in_a_read_only_root(cx: &Cx) -> Result<()> {
+    let mut b = cx.bundle()?;
+    b.set("/root/readonly", json!(true)).set("/process/cwd", json!("/made/by/runtime"));
+    same("cwd", &b.inside()?["cwd"], json!("/made/by/runtime"))?;
+    ensure!(b.rootfs().join("made/by/runtime").is_dir(), "it is not in the root");
+    b.set("/process/cwd", json!("/home/user"));
+    same("cwd", &b.inside()?["cwd"], json!("/home/user"))
 }
 
 fn cwd_through_link(cx: &Cx) -> Result<()> {
