@@ -495,6 +495,11 @@ impl Launch<'_> {
             Err(error) if into_cgroup && error.downcast_ref() == Some(&Errno::EOPNOTSUPP) => {
                 return Ok(false);
             }
+            // The parent's directory is this user's, but no process may be moved there.
+            Err(error) if target.is_some() && error.downcast_ref() == Some(&Errno::EACCES) => {
+                let cgroup = self.cgroup.record().main()?.dir();
+                bail!("unable to apply cgroup configuration: enter cgroup {cgroup}: permission denied");
+            }
             other => Some(other?),
         };
         if self.plan.namespaces.needs_middle()

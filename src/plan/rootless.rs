@@ -13,6 +13,18 @@ pub fn check(spec: &Spec, namespaces: &Namespaces, maps: &Maps) -> Result<()> {
     if !namespaces.private(libc::CLONE_NEWUSER) {
         bail!("/linux/namespaces: rootless container requires user namespaces");
     }
+    for (index, mount) in spec.mounts().iter().flatten().enumerate() {
+        let maps = [("uidMappings", mount.uid_mappings()), ("gidMappings", mount.gid_mappings())];
+        let given = maps.iter().find(|(_, list)| list.as_ref().is_some_and(|list| !list.is_empty()));
+        let mapped = |option: &String| option == "idmap" || option == "ridmap";
+        let field = match given {
+            Some((field, _)) => field,
+            None if mount.options().iter().flatten().any(mapped) => "options",
+            None => continue,
+        };
+        // The kernel wants the rights over the user namespace that the filesystem belongs to.
+        bail!("/mounts/{index}/{field}: id-mapped mounts are not supported for rootless containers");
+    }
     if !namespaces.makes(libc::CLONE_NEWUSER) {
         return Ok(());
     }

@@ -37,6 +37,8 @@ tests!["rootless":
     limits_need_a_cgroup deviates ["crun" = "goes on without"],
     rootless_false deviates ["crun" = "ignores the flag"],
     delegated_cgroup,
+    cgroup_that_cannot_be_entered deviates ["crun" = "stays outside where no path is given"],
+    idmapped_mounts_are_refused deviates ["crun" = "lets the kernel refuse"],
     joined_user_namespace deviates ["crun" = "mostly cannot open the namespaces of such a process"],
     time_namespace deviates ["crun" = "mostly cannot open the namespaces of such a process"],
     errors deviates ["crun" = "makes a user namespace of its own"],
@@ -554,6 +556,71 @@ fn delegated_cgroup(cx: &Cx) -> Result<()> {
     user.end((id, pid))?;
     ensure!(!Path::new(&format!("/sys/fs/cgroup{path}")).exists(), "the cgroup is left");
     cgroup::remove(&format!("{}/delegated", cx.cgroup))
+}
+
+/// The directory is the user's and a cgroup can be made there, but processes cannot be moved into it.
+fn cgroup_that_cannot_be_entered(cx: &Cx) -> Result<()> {
+    cx.need_unified(true)?;
+    let mut user = User::new(cx)?;
+    let base = format!("/sys/fs/cgroup{}/closed", cx.cgroup);
+    cgroup::make(&format!("{}/closed/self", cx.cgroup))?;
+    chown(&base, Some(UID), Some(GID))?;
+    user.probe(&["true"]);
+    for path in [None, Some(format!("{}/closed/given", cx.cgroup))] {
+        if let Some(path) = path {
+            user.config["linux"]["cgroupsPath"] = json!(path);
+        }
+        user.save()?;
+        let mut command = Command::new("/bin/sh");
+        let script = format!(
+            "echo $$ > {base}/self/cgroup.procs && exec setpriv --reuid {UID} --regid {GID} --clear-groups {} run {}",
+            user.runtime.display(),
+            cx.id()
+        );
+        command.args(["-c", &script]).current_dir(user.bundle()).stdin(Stdio::null());
+        command.env_clear().env("PATH", &user.path).env("XDG_RUNTIME_DIR", user.home.join("run"));
+        user.run_command(command, "run".into())?.fails(&[
+            "unable to apply cgroup configuration",
+            "permission denied",
+            &base,
+        ])?;
+        user.nothing_left()?;
+        let made: Vec<_> = fs::read_dir(&base)?.flatten().filter(|e| e.path().is_dir()).collect();
+        ensure!(made.len() == 1 || cx.kind != "naru", "{made:?}");
+    }
+    cgroup::remove(&format!("{}/closed", cx.cgroup))
+}
+
+/// The kernel wants more rights over the filesystem than an ordinary user has.
+fn idmapped_mounts_are_refused(cx: &Cx) -> Result<()> {
+    let mut user = User::new(cx)?;
+    user.probe(&["true"]);
+    let volume = user.home.join("volume");
+    fs::create_dir(&volume)?;
+    own(&volume, UID, GID)?;
+    let at = user.config["mounts"].as_array().map_or(0, Vec::len);
+    let ids = |id: u32| json!([{"containerID": 0, "hostID": id, "size": 1}]);
+    let mount = json!({"destination": "/mnt", "type": "bind", "source": volume, "options": ["bind"],
+        "uidMappings": ids(UID), "gidMappings": ids(GID)});
+    let config = user.config.clone();
+    for (mount, field) in [
+        (mount, "uidMappings"),
+        (
+            json!({"destination": "/mnt", "type": "bind", "source": volume, "options": ["bind", "idmap"]}),
+            "options",
+        ),
+    ] {
+        user.config = config.clone();
+        user.set("/mounts/-", mount);
+        let out =
+            user.run_config()?.fails(&["id-mapped mounts are not supported for rootless containers"])?;
+        if cx.kind == "naru" {
+            let field = format!("/mounts/{at}/{field}: ");
+            ensure!(out.stderr.contains(&field), "no {field} in {}", out.stderr);
+        }
+        user.nothing_left()?;
+    }
+    Ok(())
 }
 
 fn joined_user_namespace(cx: &Cx) -> Result<()> {
