@@ -88,6 +88,7 @@ stage install counts hack/install-test.sh
 need jq jq || true
 stage supply counts hack/supply-test.sh
 
+stage spec-table plain sh -c "cd '$suite_dir' && cargo test --target $target"
 stage suite-build plain sh -c "cd '$suite_dir' && cargo build --release --target $target"
 if [ "$(id -u)" != 0 ]; then
     for name in suite-v1 suite-v2 suite-uml suite-systemd suite-systemd-v1 security-v1 security-v2 sweep-v1 sweep-v2; do

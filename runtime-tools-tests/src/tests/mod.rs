@@ -13,6 +13,8 @@ pub mod configs;
 mod credentials;
 mod destinations;
 mod devices;
+#[cfg(test)]
+mod documented;
 mod errors;
 mod events;
 mod exec;

@@ -7,7 +7,7 @@ use crate::cx::{Cx, eq, skip};
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 tests!["resources":
     resources_absent_or_empty,
@@ -25,6 +25,7 @@ tests!["resources":
     cpu_v1,
     cpu_v2,
     cpu_shares_zero_is_unset,
+    cpu_realtime_v1,
     cpuset,
     pids,
     pids_zero deviates ["runc" = "1.3 takes it for absent", "crun" = "takes it for absent"],
@@ -341,6 +342,28 @@ fn io_v2(cx: &Cx) -> Result<()> {
                            "throttleReadIOPSDevice": one(300), "throttleWriteIOPSDevice": one(400)}}),
         "io",
         &[("io.max", &wanted)],
+    )
+}
+
+/// Where groups have real-time budgets, a share of those above.
+fn cpu_realtime_v1(cx: &Cx) -> Result<()> {
+    cx.need_unified(false)?;
+    cx.need_controller("cpu")?;
+    let parts: Vec<&str> = cx.cgroup.split('/').filter(|part| !part.is_empty()).collect();
+    for end in 1..=parts.len() {
+        let file = format!("/sys/fs/cgroup/cpu/{}/cpu.rt_runtime_us", parts[..end].join("/"));
+        if !Path::new(&file).exists() {
+            return skip("no real-time budgets in this kernel or for this cgroup");
+        }
+        if fs::write(&file, "20000").is_err() {
+            return skip("no real-time budget is left for this cgroup");
+        }
+    }
+    check(
+        cx,
+        json!({"cpu": {"realtimePeriod": 500_000, "realtimeRuntime": 5_000}}),
+        "cpu",
+        &[("cpu.rt_period_us", "500000"), ("cpu.rt_runtime_us", "5000")],
     )
 }
 

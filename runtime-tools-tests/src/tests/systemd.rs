@@ -438,7 +438,6 @@ fn update_tells_systemd(cx: &Cx) -> Result<()> {
         shows(&c, &[("MemoryMax", "infinity"), ("MemorySwapMax", "infinity")])?;
     }
     // What is refused changes neither.
-    let file = if cx.unified() { "pids.max" } else { "pids.limit" };
     let bad = match cx.unified() {
         true => json!({"pids": {"limit": 7}, "unified": {"pids.nothing": "1"}}),
         false => {
@@ -446,9 +445,10 @@ fn update_tells_systemd(cx: &Cx) -> Result<()> {
         }
     };
     let out = cx.cmd(&["update", "--resources=-", &c.id]).input(bad.to_string().as_bytes()).run()?;
-    ensure!(out.code == 1, "{file}: {out:?}");
+    ensure!(out.code == 1, "{out:?}");
     if cx.kind == "naru" {
         shows(&c, &[("TasksMax", "infinity")])?;
+        file(&c, "pids", "pids.max", "max")?;
     }
     systemctl(&["daemon-reload"])?;
     quota(34_000, 50_000)?;
