@@ -185,6 +185,8 @@ static void go(struct row *r, int round) {
   if (round < 0 && !ok) { r->warm_bad++; last_words(r); }
   if (!ok) untimed(r, RESCUE, n, 0);
   untimed(r, AFTER, n, 0);
+  /* Container processes that a command has ended: ours to reap, as a shim does. */
+  while (waitpid(-1, 0, WNOHANG) > 0) ;
 }
 
 static int up(const void *a, const void *b) { double x = *(double *)a, y = *(double *)b; return (x > y) - (x < y); }

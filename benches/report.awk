@@ -5,7 +5,7 @@
 #   own  VIEW RUNTIME COMMAND ROLE PROCESSES CALLS KIB                                     (tally)
 BEGIN {
     FS = "\t"
-    nm = split("run-spec run-docker life exec exec-docker state kill many", measure, " ")
+    nm = split("run-spec run-docker life exec exec-docker state kill delete-force pause resume update events many", measure, " ")
     title["run-spec"] = "run, runc's default spec";      step_of["run-spec"] = "run"
     title["run-docker"] = "run, Docker's config";        step_of["run-docker"] = "run"
     title["life"] = "create + start + kill + delete";    step_of["life"] = "total"
@@ -13,6 +13,11 @@ BEGIN {
     title["exec-docker"] = "exec, Docker's config";      step_of["exec-docker"] = "exec"
     title["state"] = "state";                            step_of["state"] = "state"
     title["kill"] = "kill ID 0";                         step_of["kill"] = "kill"
+    title["delete-force"] = "delete -f of a running container"; step_of["delete-force"] = "delete"
+    title["pause"] = "pause";                            step_of["pause"] = "pause"
+    title["resume"] = "resume";                          step_of["resume"] = "resume"
+    title["update"] = "update";                          step_of["update"] = "update"
+    title["events"] = "events --stats";                  step_of["events"] = "events"
     title["many"] = "run, 50 at once, default spec";     step_of["many"] = "run"
     nr = split("naru floor crun runc youki", rt, " ")
     gaps[1] = 0; gaps[2] = 100
@@ -29,7 +34,10 @@ function key(v, m, g, r, s) { return v SUBSEP m SUBSEP g SUBSEP r SUBSEP s }
 function good(k) { return (k in runs) && min[k] > 0 && failed[k] == 0 }
 function ms(x) { return x < 0 ? "-" : x < 10 ? sprintf("%.2f", x) : x < 100 ? sprintf("%.1f", x) : sprintf("%.0f", x) }
 function ratio(a, b) { return b > 0 && a > 0 ? sprintf("%.2f", a / b) : "-" }
-function base_of(v, m) { return (key(v, m, 0, "floor", step_of[m]) in runs) ? "floor" : "crun" }
+function base_of(v, m,   s) {
+    s = step_of[m]
+    return (key(v, m, 0, "floor", s) in runs) ? "floor" : (key(v, m, 0, "crun", s) in runs) ? "crun" : "runc"
+}
 
 function summary(v,   i, j, g, m, s, k, o, line) {
     for (i = 1; i <= nm; i++) if (key(v, measure[i], 0, "naru", step_of[measure[i]]) in runs) break

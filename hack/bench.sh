@@ -7,7 +7,7 @@
 #
 # Without --only it rewrites the report, from this run and the last full one of the other view. Without --v1 or --v2 it measures what the host can show of both. As v2 all runs in a private mount namespace under
 # SCHED_FIFO (chrt -f 1); as v1 under the ordinary scheduler, since a FIFO task cannot enter a v1 cpu cgroup.
-# MEASURE: run-spec run-docker life exec exec-docker state kill many own
+# MEASURE: run-spec run-docker life exec exec-docker state kill delete-force pause resume update events many own
 # Runtimes: from NARU= CRUN= RUNC= YOUKI=, the build, or PATH. Payload: BUSYBOX= or a static busybox in PATH.
 set -eu
 . "$(dirname "$0")/bench-setup.sh"
@@ -59,7 +59,7 @@ make_bundles "$dir" "$view" "$tag"
 mkdir "$dir/state"
 results=$tools/results-$view facts=$tools/facts-$view
 if [ -n "$only" ]; then results=$tools/partial-$view facts=$tools/partial-facts-$view; fi
-: "${only:=run-spec,run-docker,life,exec,exec-docker,state,kill,many,own}"
+: "${only:=run-spec,run-docker,life,exec,exec-docker,state,kill,delete-force,pause,resume,update,events,many,own}"
 : >"$results"
 
 parent_cgroups "$view" "$tag"
@@ -121,7 +121,15 @@ time delete $(R "$r") delete $id@
 rescue $(R "$r") delete -f $id@
 END
             ;;
-        exec | exec-docker | state | kill)
+        delete-force)
+            cat <<END
+before $(R "$r") create -b $b $id@
+before $(R "$r") start $id@
+time delete $(R "$r") delete -f $id@
+rescue $(R "$r") delete -f $id@
+END
+            ;;
+        exec | exec-docker | state | kill | pause | resume | update | events)
             # Docker's config names one cgroup: a copy per runtime, as all their containers live at once.
             if [ "$1" = exec-docker ]; then
                 b=$dir/docker-sleep-$r
@@ -136,15 +144,36 @@ END
             exec*) echo "time exec $(R "$r") exec $id /bin/true" ;;
             state) echo "time state $(R "$r") state $id" ;;
             kill) echo "time kill $(R "$r") kill $id 0" ;;
+            pause) printf '%s\n' "time pause $(R "$r") pause $id" "after $(R "$r") resume $id" ;;
+            resume) printf '%s\n' "before $(R "$r") pause $id" "time resume $(R "$r") resume $id" ;;
+            update) echo "time update $(R "$r") update -r $dir/limits/@ $id" ;;
+            # crun has no such command, and is left out.
+            events) echo "time events $(R "$r") events --stats $id" ;;
             esac
             echo "teardown $(R "$r") delete -f $id"
             ;;
         esac
     done
 }
+# limits N: what each round of `update` sets, other values than the round before: as engines do, a JSON file. A hybrid
+# host's v2 tree has no other controller than hugetlb.
+limits() {
+    [ ! -d "$dir/limits" ] || return 0
+    mkdir "$dir/limits"
+    i=0
+    while [ $i -le $(($1 + 2)) ]; do
+        if [ "$view" = v1 ] || grep -qw memory /sys/fs/cgroup/cgroup.controllers; then
+            echo "{\"cpu\":{\"shares\":$((512 + i))},\"memory\":{\"limit\":$((100 + i))000000},\"pids\":{\"limit\":$((100 + i))}}"
+        else
+            echo "{\"hugepageLimits\":[{\"pageSize\":\"2MB\",\"limit\":$((2097152 * (i + 1)))}]}"
+        fi >"$dir/limits/$i"
+        i=$((i + 1))
+    done
+}
 measure() {
     what=$1 gap=$2 n=$3
     case $what in *docker*) [ -e "$dir/docker/config.json" ] || return 0 ;; esac
+    [ "$what" != update ] || limits "$rounds"
     plan "$what" >"$dir/plan"
     say "cgroup $view, $what, idle $gap ms, $n rounds"
     # shellcheck disable=SC2086
