@@ -62,11 +62,21 @@ impl Record {
 
     /// Removes the container's cgroup, ending first what is still in it.
     pub fn end_and_remove(&self) -> Result<()> {
-        let busy = |one: &Hierarchy| {
-            matches!(file::remove_dir(file::ABSOLUTE, &one.dir()), Err(Errno::EBUSY | Errno::ENOTEMPTY))
-        };
-        // All of them, also after the first: each one removed here is one less below.
-        if self.hierarchies.iter().filter(|one| busy(one)).count() > 0 && !self.procs()?.is_empty() {
+        let (mut busy, mut all_gone) = (false, true);
+        // All of them, also after the first that is busy: each one removed here is one less below.
+        for one in &self.hierarchies {
+            match file::remove_dir(file::ABSOLUTE, &one.dir()) {
+                Ok(()) | Err(Errno::ENOENT) => {}
+                Err(errno) => {
+                    busy |= matches!(errno, Errno::EBUSY | Errno::ENOTEMPTY);
+                    all_gone = false;
+                }
+            }
+        }
+        if all_gone && self.unit.is_none() && self.made.is_empty() {
+            return Ok(());
+        }
+        if busy && !self.procs()?.is_empty() {
             self.kill_all(libc::SIGKILL)?;
         }
         self.remove()

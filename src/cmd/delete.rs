@@ -41,11 +41,16 @@ pub fn delete(global: &Global, id: &str, force: bool) -> Result<ExitCode> {
         }
         Err(error) => return Err(error),
     };
-    let status = state.status_locked(&dir)?.0;
-    if !force && matches!(status, Status::Running | Status::Paused) {
-        bail!("cannot delete container {id} that is not stopped: {}", status.word());
-    }
-    destroy(dir, &state, true)?;
+    let init = if force {
+        state.init()?
+    } else {
+        let (status, init) = state.status_locked(&dir)?;
+        if matches!(status, Status::Running | Status::Paused) {
+            bail!("cannot delete container {id} that is not stopped: {}", status.word());
+        }
+        init
+    };
+    destroy_with(dir, &state, init.as_ref().map(AsFd::as_fd))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -58,14 +63,20 @@ fn is_rubbish(error: &anyhow::Error) -> bool {
 
 /// Ends what is left of the container, removes its cgroup, runs the poststop hooks, removes its state.
 pub fn destroy(dir: Dir, state: &State, end: bool) -> Result<()> {
-    if end && let Some(init) = state.init()? {
+    let init = if end { state.init()? } else { None };
+    destroy_with(dir, state, init.as_ref().map(AsFd::as_fd))
+}
+
+/// The same for a caller that knows the init process.
+fn destroy_with(dir: Dir, state: &State, init: Option<BorrowedFd>) -> Result<()> {
+    if let Some(init) = init {
         // Gone meanwhile is as good.
-        if let Err(error) = kill::send(state, init.as_fd(), libc::SIGKILL)
+        if let Err(error) = kill::send(state, init, libc::SIGKILL)
             && error.to_string() != crate::state::NOT_RUNNING
         {
             return Err(error);
         }
-        wait_for_end(init.as_fd())?;
+        wait_for_end(init)?;
     }
     // Each step once more if it failed: a passing lack of memory must not leave anything behind. While the cgroup
     // stands the state stays too, so that delete can be repeated.
