@@ -17,6 +17,8 @@ pub struct Console {
     master: Option<OwnedFd>,
     /// The caller's terminal and how it was set before.
     outer: Option<(OwnedFd, Termios)>,
+    /// Standard output again, where that can be had without waits: a terminal takes less than it says it would.
+    sink: Option<OwnedFd>,
     /// From the caller to the container.
     input: Flow,
     /// From the container to the caller.
@@ -39,6 +41,7 @@ impl Console {
             socket: Some(ours),
             master: None,
             outer: None,
+            sink: None,
             input: Flow::default(),
             output: Flow::default(),
         };
@@ -50,6 +53,11 @@ impl Console {
         let socket = self.socket.take().context("terminal socket")?;
         let master = crate::sys::socket::receive_fd(socket.as_fd()).context("receive the terminal")?;
         set_nonblocking(master.as_fd()).context("set up the terminal")?;
+        self.sink = match termios::tcgetattr(fs::stdio(1)) {
+            Ok(_) => fs::open(c"/proc/self/fd/1", libc::O_WRONLY | libc::O_NONBLOCK | libc::O_NOCTTY, 0).ok(),
+            // Pipes take what they say; files always do. Both may be shared, and one has a position.
+            Err(_) => None,
+        };
         self.outer = [0, 1, 2].into_iter().find_map(|number| {
             let settings = termios::tcgetattr(fs::stdio(number)).ok()?;
             Some((fs::stdio(number).try_clone_to_owned().ok()?, settings))
@@ -97,24 +105,27 @@ impl Console {
     /// Moves what can be moved without waiting.
     pub fn relay(&mut self) {
         let Some(master) = &self.master else { return };
-        self.output.carry(master.as_fd(), fs::stdio(1));
+        let sink = self.sink.as_ref().map_or(fs::stdio(1), AsFd::as_fd);
+        self.output.carry(master.as_fd(), sink);
         self.input.carry(fs::stdio(0), master.as_fd());
     }
 
-    /// After the program's end: what is still in the terminal goes out.
-    pub fn flush(&mut self) {
-        let Some(master) = &self.master else { return };
+    /// After the program's end: moves what is still in the terminal. False: the caller must read before more can go out.
+    pub fn flush(&mut self) -> bool {
+        let Some(master) = &self.master else { return true };
+        let sink = self.sink.as_ref().map_or(fs::stdio(1), AsFd::as_fd);
         while !self.output.ended {
             let before = self.output.waiting.len();
-            self.output.carry(master.as_fd(), fs::stdio(1));
-            if self.output.waiting.is_empty() && before == 0 && !ready(master.as_fd(), PollFlags::POLLIN) {
-                return;
+            self.output.carry(master.as_fd(), sink);
+            if !self.output.waiting.is_empty() {
+                return false;
             }
-            if !self.output.waiting.is_empty() && !ready(fs::stdio(1), PollFlags::POLLOUT) {
-                // The reader does not read; runc would wait for ever, a runtime must not.
-                return;
+            if before == 0 && !ready(master.as_fd(), PollFlags::POLLIN) {
+                return true;
             }
         }
+        // The end was read, maybe with something before it.
+        self.output.waiting.is_empty()
     }
 }
 

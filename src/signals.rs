@@ -4,7 +4,7 @@ use crate::console::Console;
 use crate::log;
 use crate::notify::Relay;
 use crate::sys::process::{self, Ended};
-use crate::sys::{Errno, Result as SysResult};
+use crate::sys::{Errno, Result as SysResult, fs};
 use anyhow::{Context, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
@@ -49,7 +49,7 @@ impl Signals {
         loop {
             if let Some(how) = reap(pid).context("wait for the process")? {
                 if let Some(console) = &mut console {
-                    console.flush();
+                    self.flush(console);
                 }
                 return Ok(how);
             }
@@ -94,6 +94,32 @@ impl Signals {
                     }
                     // It may have ended meanwhile, which the next round sees.
                     _ => drop(process::pidfd_signal(pidfd, number)),
+                }
+            }
+        }
+    }
+
+    /// After the program's end: what it has printed goes out, however slowly that is read, until a signal says that this
+    /// process shall end, too.
+    fn flush(&self, console: &mut Console) {
+        while !console.flush() {
+            let mut fds = [
+                PollFd::new(self.fd.as_fd(), PollFlags::POLLIN),
+                PollFd::new(fs::stdio(1), PollFlags::POLLOUT),
+            ];
+            if !matches!(poll(&mut fds, PollTimeout::NONE), Ok(_) | Err(Errno::EINTR)) {
+                return;
+            }
+            loop {
+                let info = match self.next() {
+                    Ok(Some(info)) => info,
+                    Ok(None) => break,
+                    Err(_) => return,
+                };
+                use Signal::*;
+                match Signal::try_from(info.ssi_signo as i32) {
+                    Ok(SIGCHLD | SIGURG | SIGWINCH | SIGCONT | SIGTSTP | SIGTTIN | SIGTTOU) => {}
+                    _ => return,
                 }
             }
         }

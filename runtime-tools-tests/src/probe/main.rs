@@ -106,6 +106,16 @@ fn run(args: &[String]) -> i32 {
             let e = Command::new(program).args(rest).exec();
             say(&errno_name(&e))
         }
+        ["spawn", rest @ ..] => spawn(rest),
+        ["held-link", path] => held_link(path),
+        ["connected", path] => connected(path),
+        ["tcp", how] => tcp(*how == "accepted"),
+        ["flood", bytes] => flood(number(bytes) as usize),
+        ["leave", ms] => match sys::fork() {
+            Ok(0) => sleep(Duration::from_millis(number(ms))),
+            Ok(_) => 0,
+            Err(_) => 3,
+        },
         ["seq", rest @ ..] => sequence(rest),
         other => {
             eprintln!("probe: unknown mode: {other:?}");
@@ -122,6 +132,25 @@ fn sequence(rest: &[&str]) -> i32 {
         code = run(&part);
     }
     code
+}
+
+/// Writes so many bytes in lines of 64, each of one letter.
+fn flood(bytes: usize) -> i32 {
+    for line in 0..bytes / 64 {
+        let text = [b'a' + (line % 26) as u8; 63];
+        if say(&String::from_utf8_lossy(&text)) != 0 {
+            return 3;
+        }
+    }
+    0
+}
+
+/// Another mode in a process of its own, waited for.
+fn spawn(rest: &[&str]) -> i32 {
+    match Command::new("/proc/self/exe").args(rest).status() {
+        Ok(status) => status.code().unwrap_or(3),
+        Err(_) => 3,
+    }
 }
 
 fn number(s: &str) -> u64 {
@@ -272,6 +301,32 @@ fn piped(path: &str) -> i32 {
             return 3;
         }
     }
+    0
+}
+
+/// Keeps a file open whose name is gone and which has another one.
+fn held_link(path: &str) -> i32 {
+    let Ok(file) = fs::File::create(path) else { return 3 };
+    std::mem::forget(file);
+    i32::from(fs::hard_link(path, format!("{path}.other")).is_err() || fs::remove_file(path).is_err())
+}
+
+/// Keeps a datagram socket that is connected to another one.
+fn connected(path: &str) -> i32 {
+    let Ok(socket) = std::os::unix::net::UnixDatagram::unbound() else { return 3 };
+    let connected = socket.connect(path);
+    std::mem::forget(socket);
+    i32::from(connected.is_err())
+}
+
+/// Keeps a connection to itself, accepted or not.
+fn tcp(accepted: bool) -> i32 {
+    let Ok(listener) = std::net::TcpListener::bind("127.0.0.1:0") else { return 3 };
+    let Ok(client) = listener.local_addr().and_then(std::net::TcpStream::connect) else { return 3 };
+    if accepted {
+        std::mem::forget(listener.accept());
+    }
+    std::mem::forget((listener, client));
     0
 }
 

@@ -40,6 +40,7 @@ mod own_binary;
 mod paths;
 mod pause;
 mod process;
+mod relay;
 mod resources;
 mod root;
 mod rootless;
@@ -97,6 +98,7 @@ pub fn all() -> Vec<Test> {
         exec_process::TESTS,
         terminal::TESTS,
         stdio::TESTS,
+        relay::TESTS,
         notify::TESTS,
         process::TESTS,
         credentials::TESTS,

@@ -37,7 +37,7 @@ tests!["terminal":
 ];
 
 /// A bundle with `terminal: true`.
-fn with_terminal<'a>(cx: &'a Cx, probe: &[&str]) -> Result<Bundle<'a>> {
+pub fn with_terminal<'a>(cx: &'a Cx, probe: &[&str]) -> Result<Bundle<'a>> {
     let mut b = cx.bundle()?;
     b.set("/process/terminal", json!(true)).probe(probe).save()?;
     Ok(b)
@@ -170,7 +170,7 @@ fn create_failure_after_handover(cx: &Cx) -> Result<()> {
 }
 
 /// Runs the runtime on a terminal of ours; master, child.
-fn on_terminal(cx: &Cx, args: &[&str]) -> Result<(File, nix::pty::OpenptyResult, std::process::Child)> {
+pub fn on_terminal(cx: &Cx, args: &[&str]) -> Result<(File, nix::pty::OpenptyResult, std::process::Child)> {
     let size = Winsize { ws_row: 30, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
     let pty = openpty(&size, None).context("openpty")?;
     let mut cmd = cx.cmd(args).stdin(pty.slave.try_clone()?);
