@@ -21,6 +21,8 @@ pub struct ConsoleSocket {
 pub struct Received {
     /// The terminal's master.
     pub master: File,
+    /// What was said with it.
+    pub payload: String,
 }
 
 impl ConsoleSocket {
@@ -68,7 +70,7 @@ impl ConsoleSocket {
         (&stream).read_to_end(&mut rest)?;
         ensure!(rest.is_empty(), "more than one message: {rest:?}");
         let master = File::from(fds.into_iter().next().context("no descriptor")?);
-        Ok(Received { master })
+        Ok(Received { master, payload: String::from_utf8_lossy(&buffer[..bytes]).into_owned() })
     }
 }
 

@@ -32,7 +32,8 @@ pub fn request(global: &Global, store: &Store, args: cli::Create, detached: bool
     // Before anything is connected or made, because it may start the program anew.
     let sealed = exe::prepare().map_err(|_| spawn::NeedsRestart.into());
     let seal = spawn::restart_if_needed(sealed, signal_mask)?;
-    let (preserve_fds, listen_fds) = preserved(args.preserve_fds)?;
+    let listen_fds = activation();
+    let preserve_fds = preserved(args.preserve_fds, listen_fds)?;
     let pid_file = args.pid_file.as_deref().map(absolute).transpose()?;
     let pidfd_socket = args.pidfd_socket.as_deref().map(absolute).transpose()?;
     let console_socket = args.console_socket.as_deref().filter(|path| !path.as_os_str().is_empty());
@@ -84,14 +85,18 @@ pub fn check_terminal(terminal: bool, detached: bool, has_socket: bool) -> Resul
     Ok(())
 }
 
-/// `--preserve-fds` on top of the descriptors of socket activation; each must be open, or the program would get one
-/// of the runtime's own under that number. Returns all, and how many of them are for socket activation.
-pub fn preserved(count: u32) -> Result<(u32, u32)> {
+/// How many descriptors this process was given for socket activation (sd_listen_fds(3)).
+fn activation() -> u32 {
     let pid = std::env::var("LISTEN_PID").ok().and_then(|pid| pid.parse::<u32>().ok());
-    let listen = match std::env::var("LISTEN_FDS").ok().and_then(|fds| fds.parse::<u32>().ok()) {
+    match std::env::var("LISTEN_FDS").ok().and_then(|fds| fds.parse::<u32>().ok()) {
         Some(fds) if pid == Some(std::process::id()) => fds,
         _ => 0,
-    };
+    }
+}
+
+/// `--preserve-fds` on top of `listen` descriptors of socket activation; each must be open, or the program would get one
+/// of the runtime's own under that number. Returns how many these are.
+pub fn preserved(count: u32, listen: u32) -> Result<u32> {
     let total =
         count.checked_add(listen).filter(|&total| total <= 1 << 16).context("--preserve-fds: too many")?;
     for fd in 3..3 + total as i32 {
@@ -99,5 +104,5 @@ pub fn preserved(count: u32) -> Result<(u32, u32)> {
             bail!("unable to stat preserved-fd {} (of {total}): not open", fd - 3);
         }
     }
-    Ok((total, listen))
+    Ok(total)
 }

@@ -50,7 +50,8 @@ pub fn exec(global: &Global, args: cli::Exec) -> Result<ExitCode> {
     let sealed = sealed.map_err(|_| spawn::NeedsRestart.into());
     let mask = nix::sys::signal::SigSet::thread_get_mask().context("read the signal mask")?;
     let mut seal = spawn::restart_if_needed(sealed, mask)?;
-    let (preserve_fds, _) = create::preserved(args.preserve_fds)?;
+    // Socket activation is for the program of `run` and `create`, which is told of it.
+    let preserve_fds = create::preserved(args.preserve_fds, 0)?;
     let store = Store::new(global.root.as_deref())?;
     let (dir, state) = store.load(&args.id)?;
     let (status, init) = state.status(&dir)?;

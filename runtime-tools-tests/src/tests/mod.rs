@@ -20,6 +20,7 @@ mod events;
 mod exec;
 mod exec_process;
 mod exhausted;
+mod flags;
 mod frozen;
 mod hooks;
 mod idmapped;
@@ -96,6 +97,7 @@ pub fn all() -> Vec<Test> {
         hooks::TESTS,
         exec::TESTS,
         exec_process::TESTS,
+        flags::TESTS,
         terminal::TESTS,
         stdio::TESTS,
         relay::TESTS,
