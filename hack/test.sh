@@ -108,7 +108,7 @@ else
     if ! criu check >/dev/null 2>&1 && [ -x "$LAB/forky/usr/sbin/criu" ]; then
         for view in v1 v2; do
             stage "suite-criu-$view" counts hack/enter-lab.sh --cgroup $view --naru "$naru" --bind "$suite_dir:$suite_dir" \
-                "$LAB/forky" env RUNTIME=/usr/local/bin/naru "$suite" --view $view checkpoint/
+                "$LAB/forky" env RUNTIME=/usr/local/bin/naru "$suite" --view $view checkpoint
         done
     fi
     stage suite-systemd counts "$suite_dir/uml.sh" --systemd --timeout 600 \

@@ -414,6 +414,11 @@ impl Dir {
         mkdirat(&self.fd, notify::DIRECTORY, Mode::from_bits_truncate(0o755))
     }
 
+    /// Was the container made with such a directory?
+    pub fn has_notify_directory(&self) -> bool {
+        fstatat(&self.fd, notify::DIRECTORY, nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW).is_ok()
+    }
+
     /// The container sees it read-only, so that nothing but the socket can be in there.
     fn remove_notify_directory(&self) -> Result<()> {
         let dir = open_dir(self.fd.as_fd(), notify::DIRECTORY).context("remove the notify socket")?;

@@ -7,6 +7,7 @@ use crate::criu::message::{self, CgroupMode, Features, Kind, Options};
 use crate::criu::session::{Session, Surroundings};
 use crate::criu::{self, Directories, external, mounts};
 use crate::exit::ExitCode;
+use crate::notify;
 use crate::plan;
 use crate::state::{State, Status, Store};
 use crate::sys::fs;
@@ -33,7 +34,11 @@ pub fn checkpoint(global: &Global, args: cli::Checkpoint) -> Result<ExitCode> {
     if !matches!(status, Status::Running | Status::Paused) {
         bail!("Container cannot be checkpointed in {} state", status.word());
     }
-    let spec: Spec = bundle::read_json(&state.bundle.join("config.json"))?;
+    let mut spec: Spec = bundle::read_json(&state.bundle.join("config.json"))?;
+    if dir.has_notify_directory() {
+        // `create` added it to what the bundle says.
+        notify::add_to(&mut spec, &store.path_of(&args.id)?)?;
+    }
     let mut options = options(&args.criu)?;
     let images = image_path(&args.criu)?;
     let mut session = Session::start(&Surroundings::default())?;

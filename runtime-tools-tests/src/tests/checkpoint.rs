@@ -52,17 +52,17 @@ tests!["checkpoint":
 ];
 
 /// Else CRIU walks all cgroups of those hierarchies in whose root the container is, those of other tests included.
-const IGNORE: &str = "--manage-cgroups-mode=ignore";
+pub const IGNORE: &str = "--manage-cgroups-mode=ignore";
 
 /// A container that counts in /tmp/count, with stdio on /dev/null: CRIU cannot save files of the host.
-struct Counting<'a> {
-    c: Container<'a>,
-    file: PathBuf,
-    images: String,
-    work: String,
+pub struct Counting<'a> {
+    pub c: Container<'a>,
+    pub file: PathBuf,
+    pub images: String,
+    pub work: String,
 }
 
-fn need_criu() -> Result<()> {
+pub fn need_criu() -> Result<()> {
     let criu = Command::new("criu").arg("check").stdout(Stdio::null()).stderr(Stdio::null()).status();
     match criu {
         Ok(status) if status.success() => Ok(()),
@@ -84,38 +84,52 @@ fn quiet(cx: &Cx, args: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn start<'a>(b: &mut Bundle<'a>) -> Result<Counting<'a>> {
+pub fn start<'a>(b: &mut Bundle<'a>) -> Result<Counting<'a>> {
+    b.probe(&["count", "/tmp/count"]);
+    started(b)
+}
+
+/// The same with a program of the bundle's own, which comes to count in the end.
+pub fn started<'a>(b: &mut Bundle<'a>) -> Result<Counting<'a>> {
     need_criu()?;
     let cx = b.cx;
-    b.probe(&["count", "/tmp/count"]).save()?;
+    b.save()?;
     let c = b.container();
     quiet(cx, &["run", "--detach", "--bundle", &b.path(), &c.id])?;
-    let dir = cx.path(&format!("saved.{}", cx.next()));
-    let counting = Counting {
-        c,
-        file: b.rootfs().join("tmp/count"),
-        images: dir.join("images").display().to_string(),
-        work: dir.join("work").display().to_string(),
-    };
-    fs::create_dir(&dir)?;
-    counting.passes(0)?;
-    Ok(counting)
+    Counting::of(c, b)
+}
+
+impl<'a> Counting<'a> {
+    /// A container that runs already.
+    pub fn of(c: Container<'a>, b: &Bundle<'a>) -> Result<Counting<'a>> {
+        let cx = b.cx;
+        let dir = cx.path(&format!("saved.{}", cx.next()));
+        let counting = Counting {
+            c,
+            file: b.rootfs().join("tmp/count"),
+            images: dir.join("images").display().to_string(),
+            work: dir.join("work").display().to_string(),
+        };
+        fs::create_dir(&dir)?;
+        counting.passes(0)?;
+        Ok(counting)
+    }
 }
 
 impl Counting<'_> {
-    fn count(&self) -> Result<u64> {
+    pub fn count(&self) -> Result<u64> {
         wait_for("a count", || Ok(fs::read_to_string(&self.file)?.trim().parse().ok()))
     }
 
     /// Waits for a higher count.
-    fn passes(&self, from: u64) -> Result<()> {
+    pub fn passes(&self, from: u64) -> Result<()> {
         wait_for(&format!("a count above {from}"), || {
             let text = fs::read_to_string(&self.file).unwrap_or_default();
             Ok(text.trim().parse::<u64>().is_ok_and(|count| count > from).then_some(()))
         })
     }
 
-    fn try_save(&self, flags: &[&str]) -> Result<Out> {
+    pub fn try_save(&self, flags: &[&str]) -> Result<Out> {
         let mut args = vec!["checkpoint", IGNORE, "--image-path", &self.images, "--work-path", &self.work];
         args.extend(flags);
         args.push(&self.c.id);
@@ -123,7 +137,7 @@ impl Counting<'_> {
     }
 
     /// Saves it; the count it has then.
-    fn save(&self, flags: &[&str]) -> Result<u64> {
+    pub fn save(&self, flags: &[&str]) -> Result<u64> {
         let pid = self.c.pid()?;
         let out = self.try_save(flags)?.ok()?;
         eq("output", out.stdout.as_str(), "")?;
@@ -133,7 +147,7 @@ impl Counting<'_> {
         self.count()
     }
 
-    fn try_restore(&self, flags: &[&str]) -> Result<Out> {
+    pub fn try_restore(&self, flags: &[&str]) -> Result<Out> {
         let bundle = self.c.bundle.display().to_string();
         let mut args = vec!["restore", IGNORE, "--detach", "--bundle", &bundle];
         args.extend(["--image-path", &self.images, "--work-path", &self.work]);
@@ -143,7 +157,7 @@ impl Counting<'_> {
     }
 
     /// Restores it, and sees that it goes on from `count`.
-    fn restore(&self, count: u64, flags: &[&str]) -> Result<()> {
+    pub fn restore(&self, count: u64, flags: &[&str]) -> Result<()> {
         eq("a count between", self.count()?, count)?;
         let out = self.try_restore(flags)?.ok()?;
         eq("output", out.stdout.as_str(), "")?;

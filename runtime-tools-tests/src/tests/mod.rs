@@ -7,6 +7,7 @@ mod annotations;
 mod binds;
 mod cgroups;
 mod checkpoint;
+mod checkpoint_flags;
 mod cli;
 mod compare_with;
 pub mod configs;
@@ -133,6 +134,7 @@ pub fn all() -> Vec<Test> {
         annotations::TESTS,
         wrong_values::TESTS,
         checkpoint::TESTS,
+        checkpoint_flags::TESTS,
         systemd::TESTS,
         exhausted::TESTS,
         load::TESTS,
