@@ -145,6 +145,10 @@ const MM_MAP_SIZE: libc::c_long = 15;
 
 /// Does the kernel have `PR_SET_MM_MAP` (CONFIG_CHECKPOINT_RESTORE), in the form that is used here?
 fn can_reseat() -> bool {
+    // SAFETY: reads what the kernel has put on this process's stack. Elsewhere than on x86 pages may be larger.
+    if unsafe { libc::getauxval(libc::AT_PAGESZ) } as usize != PAGE {
+        return false;
+    }
     let mut size: libc::c_uint = 0;
     // SAFETY: `size` is a live unsigned int, which the call fills in.
     let asked = unsafe { libc::syscall(libc::SYS_prctl, SET_MM, MM_MAP_SIZE, &raw mut size, 0, 0) };
