@@ -12,6 +12,7 @@ mod kernel;
 mod oracle;
 mod plan;
 mod probe;
+mod programs;
 mod supervise;
 mod trace;
 mod verdict;

@@ -2,20 +2,24 @@
 //!
 //! It looks at the mount table, cgroup directories of the sweep's containers in every hierarchy, processes with
 //! their namespaces, all names under /run and /tmp (state root, bundles, rootfs), the host's names and sysctls,
-//! and the sweep's own descriptors. /run, /tmp, /proc and the namespaces are private to the sweep (see `world`),
+//! the sweep's own descriptors with their flags (a runtime shares them), keyrings, and the BPF programs that are attached
+//! to cgroups of the sweep. Programs that are attached nowhere and held by nobody are looked for in `programs`. /run, /tmp, /proc and the namespaces are private to the sweep (see `world`),
 //! so that nobody else's doings show. Called by `verdict`; the difference is pure.
 
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
+use crate::programs;
+
 /// One look at the host. Equal texts mean an equal host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
-    sections: [String; 6],
+    sections: [String; 8],
 }
 
-const SECTIONS: [&str; 6] = ["mount", "cgroup", "process", "file", "host", "descriptor"];
+const SECTIONS: [&str; 8] =
+    ["mount", "cgroup", "process", "file", "host", "descriptor", "key", "BPF program"];
 
 /// Sysctls of the host's namespaces that the bundle sets for its own.
 const CANARIES: [&str; 3] =
@@ -24,17 +28,25 @@ const CANARIES: [&str; 3] =
 /// Looks. `hierarchies` are the mounted cgroup roots, `tag` is in the name of each cgroup of the sweep.
 pub fn look(hierarchies: &[String], tag: &str) -> Snapshot {
     let mut s = Snapshot::default();
-    let [mounts, cgroups, processes, files, host, descriptors] = &mut s.sections;
+    let [mounts, cgroups, processes, files, host, descriptors, keys, attached] = &mut s.sections;
     *mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     for root in hierarchies {
         for name in names(root, true).iter().filter(|n| n.contains(tag)) {
-            tree(cgroups, &format!("{root}/{name}"), true);
+            let top = format!("{root}/{name}");
+            let from = cgroups.len();
+            tree(cgroups, &top, true);
+            for dir in cgroups[from..].lines() {
+                let ids = programs::attached(dir);
+                if !ids.is_empty() {
+                    let _ = writeln!(attached, "{} of them at {dir}", ids.len());
+                }
+            }
         }
     }
     for pid in names("/proc", true).iter().filter(|n| n.bytes().all(|b| b.is_ascii_digit()) && *n != "1") {
         let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
         let _ = write!(processes, "{pid} ({})", comm.trim_end());
-        for kind in ["cgroup", "ipc", "mnt", "net", "pid", "uts"] {
+        for kind in ["cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"] {
             let link = fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap_or_default();
             let _ = write!(processes, " {}", link.display());
         }
@@ -48,8 +60,11 @@ pub fn look(hierarchies: &[String], tag: &str) -> Snapshot {
     for fd in names("/proc/self/fd", false) {
         // One of them is the listing itself, always with the same number.
         let link = fs::read_link(format!("/proc/self/fd/{fd}")).unwrap_or_default();
-        let _ = writeln!(descriptors, "{fd} {}", link.display());
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap_or_default();
+        let flags = info.lines().find(|l| l.starts_with("flags:")).unwrap_or_default();
+        let _ = writeln!(descriptors, "{fd} {} {flags}", link.display());
     }
+    *keys = keyrings(&fs::read_to_string("/proc/keys").unwrap_or_default(), tag);
     s
 }
 
@@ -63,10 +78,30 @@ impl Snapshot {
         all
     }
 
-    /// Whether both saw the same processes.
+    /// Whether both saw the same processes and keys: what else differs then, nobody is there to tidy up. The credentials of
+    /// a process, which hold its keys, go some time after it.
     pub fn same_processes(&self, other: &Self) -> bool {
-        self.sections[2] == other.sections[2]
+        self.sections[2] == other.sections[2] && self.sections[6] == other.sections[6]
     }
+
+    /// Whether there is any key.
+    pub fn has_keys(&self) -> bool {
+        !self.sections[6].is_empty()
+    }
+}
+
+/// The serial number and description of each key that has the tag in its name, from the text of /proc/keys. What else
+/// stands there (uses, time left) changes by itself.
+fn keyrings(text: &str, tag: &str) -> String {
+    let ours = text.lines().filter(|line| line.contains(tag));
+    ours.map(|line| line.split_whitespace().collect::<Vec<_>>())
+        // Used by nobody any more: it waits to be collected.
+        .filter(|words| words.get(2) != Some(&"0"))
+        .map(|words| {
+            let name = words.get(7..).unwrap_or_default().join(" ");
+            format!("{} {name}\n", words.first().unwrap_or(&""))
+        })
+        .collect()
 }
 
 /// Sorted names in a directory; only directories when asked.
@@ -190,6 +225,13 @@ mod tests {
         assert_eq!(difference(&with(1, "a\n"), &with(1, "a\na\n")), ["cgroup left: a"]);
         assert_eq!(difference(&with(1, ""), &with(1, "a\nb\nc\n")), ["cgroup left: a and 2 more"]);
         assert_eq!(difference(&with(2, ""), &with(2, "7 (x y) mnt:[1]\n")), ["process left: 7 (x y)"]);
+    }
+
+    #[test]
+    fn keys_of_others_do_not_show() {
+        let text = "0a1b I--Q---     2 perm 3f030000     0     0 keyring   _ses.sweep-1-0: empty\n\
+                    0a1c I--Q---     1 perm 3f030000     0     0 keyring   _ses: 1\n";
+        assert_eq!(keyrings(text, "sweep-1-0"), "0a1b keyring _ses.sweep-1-0: empty\n");
     }
 
     #[test]

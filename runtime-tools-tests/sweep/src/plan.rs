@@ -121,11 +121,17 @@ pub enum Command {
     Kill,
     /// state ID
     State,
+    /// update ID with three limits
+    Update,
+    /// pause ID
+    Pause,
+    /// resume ID of a paused container
+    Resume,
 }
 
 impl Command {
     /// All, in the order of a container's life.
-    pub const ALL: [Command; 8] = [
+    pub const ALL: [Command; 11] = [
         Command::Create,
         Command::Start,
         Command::Run,
@@ -134,7 +140,16 @@ impl Command {
         Command::Exec,
         Command::Kill,
         Command::State,
+        Command::Update,
+        Command::Pause,
+        Command::Resume,
     ];
+
+    /// Works on a container that runs before and after it.
+    pub fn keeps_running(self) -> bool {
+        use Command::{Exec, Kill, Pause, Resume, State, Update};
+        matches!(self, Exec | Kill | State | Update | Pause | Resume)
+    }
 
     /// The word on the command line.
     pub fn word(self) -> &'static str {
@@ -147,6 +162,9 @@ impl Command {
             Command::Exec => "exec",
             Command::Kill => "kill",
             Command::State => "state",
+            Command::Update => "update",
+            Command::Pause => "pause",
+            Command::Resume => "resume",
         }
     }
 }
@@ -206,7 +224,8 @@ pub struct Options {
 /// The words of `--help`.
 pub const USAGE: &str = "\
 usage: sweep RUNTIME [options]
-  --command LIST   create,start,run,delete,delete-force,exec,kill,state or all (default create,start,run,delete)
+  --command LIST   create,start,run,delete,delete-force,exec,kill,state,update,pause,resume or all
+                   (default create,start,run,delete)
   --view LIST      v1,v2 (default v1)
   --errno LIST     EPERM,ENOMEM,EINTR,EMFILE,ENOSPC,EIO (default: all of these that the call can return)
   --kill[=WHO]     instead of errnos: SIGKILL before each call; WHO is main, role or both (default)
@@ -369,7 +388,7 @@ mod tests {
         assert_eq!(o.commands, [Command::Create, Command::Exec]);
         assert_eq!(o.views, [View::V1, View::V2]);
         assert_eq!((o.errnos, o.from, o.to, o.jobs), (vec![libc::EIO], 3, 9, 4));
-        assert_eq!(options("crun --command all").unwrap().commands.len(), 8);
+        assert_eq!(options("crun --command all").unwrap().commands.len(), 11);
         let kill = options("--kill crun").unwrap();
         assert!(kill.kill_main && kill.kill_role && kill.runtime == "crun");
         let kill = options("crun --kill=role").unwrap();

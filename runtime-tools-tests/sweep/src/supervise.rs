@@ -17,6 +17,7 @@ use crate::faults;
 use crate::kernel::{self, Call};
 use crate::oracle;
 use crate::plan::{self, Case, Command, Options, Role, View};
+use crate::programs;
 use crate::trace::{Counted, Hit};
 use crate::verdict::Judge;
 use crate::world::{self, World};
@@ -309,6 +310,7 @@ pub fn sweep(command: Command, view: View, o: &Options) -> Result<Tally> {
         list(&roles, o);
         return Ok(Tally { skipped: cases.len() + harmless, ..Tally::default() });
     }
+    let programs_before = programs::latest();
     let (read, write) = pipe()?;
     let task = Task { shared: shared()?, command, view, cases: &cases, o };
     let mut jobs = Vec::new();
@@ -354,6 +356,11 @@ pub fn sweep(command: Command, view: View, o: &Options) -> Result<Tally> {
         }
     }
     let ends: Vec<i32> = jobs.into_iter().map(wait_for).collect();
+    let programs_left = programs::left_since(programs_before);
+    if !programs_left.is_empty() {
+        println!("FAIL {name}: BPF programs left that nobody holds: {programs_left:?}");
+        bail!("{name}: programs left");
+    }
     let judged = tally.passed + tally.failed + tally.skipped - harmless;
     let seconds = begun.elapsed().as_secs_f64();
     println!(

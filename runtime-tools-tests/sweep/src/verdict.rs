@@ -18,6 +18,10 @@ use crate::plan::{Act, Case, Command, Options};
 use crate::trace::{self, Counted, End, Launch, Outcome};
 use crate::world::{self, HOOK_LOG, PID_FILE, REPORT, WAIT, World};
 
+/// What `update` sets, and what it finds: the bundle's own limits.
+const UPDATED: [&str; 6] = ["--pids-limit", "50", "--memory", "50331648", "--cpu-share", "256"];
+const BEFORE: [&str; 6] = ["--pids-limit", "64", "--memory", "67108864", "--cpu-share", "512"];
+
 /// What came of a case.
 #[derive(Debug, Default)]
 pub struct Verdict {
@@ -40,6 +44,7 @@ struct Model {
     running: Value,
     stopped: Value,
     limits: String,
+    updated: String,
     membership: String,
     hook: String,
     empty: Snapshot,
@@ -50,7 +55,7 @@ pub struct Judge {
     world: World,
     model: Model,
     hook: bool,
-    /// The host with a container that stays, for exec, kill and state.
+    /// The host with a container that stays, for exec, kill, state, update, pause and resume.
     running: Option<Snapshot>,
     /// Something is left on this host: it cannot be used again.
     dirty: bool,
@@ -62,7 +67,12 @@ impl Judge {
     pub fn new(world: World, command: Command, hook: bool) -> Result<Self> {
         let mut judge = Self { world, model: Model::default(), hook, running: None, dirty: false };
         judge.model = judge.life(command).context("a life without faults")?;
-        let empty = judge.look();
+        let until = Instant::now() + Duration::from_secs(5);
+        let mut empty = judge.look();
+        while empty.has_keys() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
+            empty = judge.look();
+        }
         judge.model.empty = empty;
         let again = judge.life(command).context("a second life without faults")?;
         if judge.model.report != again.report {
@@ -160,10 +170,20 @@ impl Judge {
         }
         m.stopped = self.state()?.0;
         self.tool(&["delete", &id])?;
-        if matches!(command, Command::Exec | Command::State) {
+        if command.keeps_running() {
             self.world.dead.clear();
             self.keep_running()?;
             m.running = self.state()?.0;
+            if command == Command::Update {
+                if !self.world.has_limits() {
+                    bail!("this host has no controllers here that an update could set");
+                }
+                self.tool(&[&["update"], &UPDATED[..], &[&id]].concat())?;
+                m.updated = oracle::limits(&self.world.hierarchies, &id);
+                if m.updated == m.limits {
+                    bail!("an update changes nothing");
+                }
+            }
             if command == Command::Exec {
                 let out = self.tool(&["exec", &id, "/probe", "report"])?;
                 m.exec = self.world.normal(&out);
@@ -234,8 +254,18 @@ impl Judge {
                 self.keep_running()?;
                 Ok(None)
             }
-            Command::Exec | Command::State => {
+            Command::Exec | Command::State | Command::Pause => {
                 self.keep_running()?;
+                Ok(None)
+            }
+            Command::Resume => {
+                self.keep_running()?;
+                self.tool(&["pause", &id])?;
+                Ok(None)
+            }
+            Command::Update => {
+                self.keep_running()?;
+                self.tool(&[&["update"], &BEFORE[..], &[&id]].concat())?;
                 Ok(None)
             }
             Command::Kill => {
@@ -253,6 +283,7 @@ impl Judge {
         trace: impl FnOnce(&Launch, &mut trace::Dead) -> Result<T>,
     ) -> Result<T> {
         let id = self.id();
+        let update = [&["update"], &UPDATED[..], &[&id]].concat();
         let args: &[&str] = match command {
             Command::Create => &["create", "--bundle", REPORT, "--pid-file", PID_FILE, &id],
             Command::Run => &["run", "--bundle", REPORT, "--pid-file", PID_FILE, &id],
@@ -262,6 +293,9 @@ impl Judge {
             Command::Exec => &["exec", &id, "/probe", "report"],
             Command::Kill => &["kill", &id, "USR1"],
             Command::State => &["state", &id],
+            Command::Update => &update,
+            Command::Pause => &["pause", &id],
+            Command::Resume => &["resume", &id],
         };
         let program = self.world.program(args)?;
         let output = match command {
@@ -424,6 +458,21 @@ impl Judge {
                     broken.push("exit 0, but the signal did not arrive".to_string());
                 }
             }
+            Command::Update => self.compare_limits(broken),
+            Command::Pause => {
+                let status = self.status()?;
+                if status != "paused" {
+                    broken.push(format!("exit 0, but the status is {status}"));
+                }
+                self.thaw(broken)?;
+            }
+            Command::Resume => {
+                let status = self.status()?;
+                if status != "running" {
+                    broken.push(format!("exit 0, but the status is {status}"));
+                }
+                self.thaw(broken)?;
+            }
             Command::State => match plain_state(&text_of(self.world.tool.out)) {
                 Ok(v) if v == self.model.running => {}
                 Ok(v) => {
@@ -436,10 +485,35 @@ impl Judge {
         Ok(())
     }
 
+    fn status(&mut self) -> Result<String> {
+        Ok(self.state()?.0["status"].as_str().unwrap_or_default().to_string())
+    }
+
+    /// Makes a paused container run again, by a command without a fault.
+    fn thaw(&mut self, broken: &mut Vec<String>) -> Result<()> {
+        let id = self.id();
+        if self.status()? == "paused" {
+            self.tool(&["resume", &id])?;
+        }
+        let status = self.status()?;
+        if status != "running" {
+            broken.push(format!("after resume the status is {status}"));
+            self.dirty = true;
+        }
+        Ok(())
+    }
+
+    fn compare_limits(&mut self, broken: &mut Vec<String>) {
+        let limits = oracle::limits(&self.world.hierarchies, &self.world.id);
+        if limits != self.model.updated {
+            broken.push(format!("updated, but limits: {}", first_difference(&self.model.updated, &limits)));
+        }
+    }
+
     /// The host must be empty, or as it was with the container that stays.
     fn compare_host(&mut self, command: Command, when: &str, broken: &mut Vec<String>) {
         let left = match (command, &self.running) {
-            (Command::Exec | Command::Kill | Command::State, Some(wanted)) => {
+            (command, Some(wanted)) if command.keeps_running() => {
                 let wanted = wanted.clone();
                 self.settle_to(&wanted)
             }
@@ -591,6 +665,21 @@ impl Judge {
             }
             Command::Delete | Command::DeleteForce => self.force_delete(broken)?,
             Command::Exec | Command::Kill | Command::State => {}
+            // Some limits may be the new ones by then; the same command again sets them all.
+            Command::Update => {
+                let id = self.id();
+                self.tool(&[&["update"], &UPDATED[..], &[&id]].concat())?;
+                self.compare_limits(broken);
+            }
+            // A pause that fails leaves nothing frozen; a resume that fails may be repeated.
+            Command::Pause => {
+                let status = self.status()?;
+                if status != "running" {
+                    broken.push(format!("but the status is {status}"));
+                }
+                self.thaw(broken)?;
+            }
+            Command::Resume => self.thaw(broken)?,
         }
         self.take_hook_log();
         self.compare_host(command, "", broken);

@@ -182,6 +182,11 @@ impl World {
         })
     }
 
+    /// Whether the container's cgroup has the limits that `update` is to change.
+    pub fn has_limits(&self) -> bool {
+        oracle::limits(&self.hierarchies, &self.id).contains("pids.max")
+    }
+
     /// A command line of the runtime.
     pub fn program(&self, args: &[&str]) -> Result<Program> {
         let mut all = vec!["--root", STATE];
