@@ -17,15 +17,10 @@ pub fn hooks(hooks: &Hooks) -> Result<()> {
     ];
     for (name, list) in lists {
         for (index, hook) in list.iter().flatten().enumerate() {
-            let strings = [("args", hook.args()), ("env", hook.env())];
-            for (field, at, _) in strings
-                .into_iter()
-                .flat_map(|(field, list)| {
-                    list.iter().flatten().enumerate().map(move |(at, text)| (field, at, text))
-                })
-                .filter(|(.., text)| text.contains('\0'))
-            {
-                bail!("/hooks/{name}/{index}/{field}/{at}: contains a NUL byte");
+            for (field, list) in [("args", hook.args()), ("env", hook.env())] {
+                if let Some(at) = list.iter().flatten().position(|text| text.contains('\0')) {
+                    bail!("/hooks/{name}/{index}/{field}/{at}: contains a NUL byte");
+                }
             }
             if hook.path().as_os_str().as_bytes().contains(&0) {
                 bail!("/hooks/{name}/{index}/path: contains a NUL byte");

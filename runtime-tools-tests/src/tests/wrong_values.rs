@@ -379,10 +379,10 @@ fn nul_bytes(cx: &Cx) -> Result<()> {
     for (pointer, _) in all.iter().filter(|(pointer, value)| value.is_string() && !unseen(pointer)) {
         let mut config = base_with(cx, pointer);
         // What would be refused first, or cannot be here.
-        if let Some(all) = config.as_object_mut() {
-            if pointer != "/hostname" {
-                all.remove("hostname");
-            }
+        if pointer != "/hostname"
+            && let Some(all) = config.as_object_mut()
+        {
+            all.remove("hostname");
         }
         if let Some(cpu) = config.pointer_mut("/linux/resources/cpu").and_then(Value::as_object_mut) {
             cpu.remove("realtimeRuntime");
