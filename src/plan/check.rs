@@ -36,8 +36,12 @@ pub fn hooks(hooks: &Hooks) -> Result<()> {
     Ok(())
 }
 
-/// Numbers that the crate oci-spec reads with a sign although they have none.
+/// Numbers that the crate oci-spec reads with a sign although they have none, and what goes to the kernel as text.
 pub fn resources(resources: &LinuxResources) -> Result<()> {
+    if let Some(cpu) = resources.cpu() {
+        name(cpu.cpus().as_deref(), "/linux/resources/cpu/cpus")?;
+        name(cpu.mems().as_deref(), "/linux/resources/cpu/mems")?;
+    }
     for (index, limit) in resources.hugepage_limits().iter().flatten().enumerate() {
         if limit.limit() < 0 {
             bail!("/linux/resources/hugepageLimits/{index}/limit: {} is negative", limit.limit());

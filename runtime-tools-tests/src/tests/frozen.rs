@@ -108,7 +108,7 @@ fn exec_below(cx: &Cx) -> Result<()> {
     cx.cmd(&["exec", &c.id, "/bin/probe", "say", "ran"])
         .limit(LIMIT)
         .run()?
-        .fails(&["frozen"])?
+        .fails_with(255, &["frozen"])?
         .one_line()?;
     cgroup::thaw(&parent(cx))?;
     let out = c.exec(&[], &["say", "once more"])?.ok()?;

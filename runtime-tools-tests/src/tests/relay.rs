@@ -168,7 +168,7 @@ fn terminal_of_a_caller_that_is_gone(cx: &Cx) -> Result<()> {
 /// The rest is kept for the reader until the caller says that the runtime shall end.
 fn terminal_reader_that_never_reads(cx: &Cx) -> Result<()> {
     // More than the caller's terminal holds, and no more than that, the runtime and the container's hold together.
-    let b = with_terminal(cx, &["flood", "40000"])?;
+    let b = with_terminal(cx, &["flood", "20000"])?;
     let (master, pty, mut child) = on_terminal(cx, &["run", "--bundle", &b.path(), &cx.id()])?;
     std::thread::sleep(PAUSE);
     ensure!(child.try_wait()?.is_none(), "the rest of the output was left out");
