@@ -547,7 +547,9 @@ impl Launch<'_> {
         wire.limit(LOOK_AFTER).context("limit the wait for the init stage")?;
         // The mount is the child's by now, or the child's copy is the last one.
         self.seal = None;
-        self.cgroup.load_devices()?;
+        if let Err(error) = self.cgroup.load_devices() {
+            return Err(self.childs_word(&wire, guard).unwrap_or(error));
+        }
         let told_before = !process::is_root() && self.plan.namespaces.makes(libc::CLONE_NEWUSER);
         if self.plan.process.oom_score_adj.is_some() && !told_before {
             set_oom_score(&self.plan.process, pid, &open_proc()?)?;
@@ -629,6 +631,15 @@ impl Launch<'_> {
         let (agent, (pid, pidfd)) = agent.zip(guard.child.as_ref()).context("no seccomp agent is named")?;
         let state = guard.hook_state.with("creating", *pid);
         agent::serve(agent.connect()?, agent, fd, pidfd.as_fd(), *pid, &state)
+    }
+
+    /// Why the init stage has ended, if it has: systemd takes an empty scope away at once, and what is missing there then is
+    /// not what went wrong.
+    fn childs_word(&self, wire: &Wire, guard: &Guard) -> Option<anyhow::Error> {
+        match guard.child_has_ended().then(|| wire.receive()) {
+            Some(Ok(Frame::Failed(failure))) => Some(explain::failure(&failure, self.plan)),
+            _ => None,
+        }
     }
 
     /// The init stage has failed: says why, or that it was killed at birth (false).
