@@ -202,6 +202,7 @@ impl<'a> Parser<'a> {
                             let code = u32::from_str_radix(&digits, 16).ok().and_then(char::from_u32);
                             code.filter(|&c| c != '\0').context("not a character")?
                         }
+                        '\0' => bail!("a string contains a NUL byte"),
                         other => other,
                     });
                 }
@@ -445,6 +446,8 @@ mod tests {
             "0x",
             "@(ss) ('a',)",
             "'\\u0000'",
+            "'\\\0'",
+            "'\0'",
             &"[".repeat(1000),
             "@as",
             &format!("({})", "1,".repeat(254)),
