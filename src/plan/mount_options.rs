@@ -103,7 +103,8 @@ fn split(option: &str) -> impl Iterator<Item = &str> {
             escaped = c == '\\' && !escaped;
             separates
         })
-        .filter(|part| !part.is_empty())
+        // A value without a name: mount(2) passes over it (vfs_parse_monolithic_sep), fsconfig(2) would refuse it.
+        .filter(|part| !part.is_empty() && !part.starts_with('='))
 }
 
 fn parameter(option: &str) -> Result<(CString, Option<CString>)> {
@@ -299,7 +300,8 @@ mod tests {
 
     #[test]
     fn other_words_are_parameters() {
-        let list = options(&["size=1k,mode=755", "", "context=\"a:b:c1,c2\"", "lowerdir=/a\\,b:/c", "huge"]);
+        let list =
+            options(&["size=1k,mode=755", "", "=x,=", "context=\"a:b:c1,c2\"", "lowerdir=/a\\,b:/c", "huge"]);
         let text = |(key, value): &(CString, Option<CString>)| {
             let value = value.as_ref().map_or("-".into(), |value| value.to_string_lossy());
             format!("{} {value}", key.to_string_lossy())
