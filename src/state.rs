@@ -563,6 +563,15 @@ pub fn start_time(pid: i32) -> Result<Option<u64>> {
 /// The same from the text of `/proc/PID/stat`.
 pub fn parse_stat(text: &[u8]) -> Result<Option<u64>> {
     use procfs::FromRead;
+    // The crate cuts out the name by bytes and panics where what the kernel writes around it is not there.
+    let (open, close) =
+        (text.iter().position(|&byte| byte == b'('), text.iter().rposition(|&byte| byte == b')'));
+    let whole = matches!((open, close), (Some(open), Some(close)) if open < close
+        && matches!(text[..open], [b'0'..=b'9', .., b' '])
+        && matches!(text[close..], [_, b' ', b'A'..=b'Z' | b'a'..=b'z', ..]));
+    if !whole {
+        bail!("not a line about a process");
+    }
     let stat = procfs::process::Stat::from_read(text).map_err(|error| anyhow!("{error}"))?;
     Ok((!matches!(stat.state, 'Z' | 'X')).then_some(stat.starttime))
 }
@@ -645,6 +654,11 @@ mod tests {
         };
         for name in [&b"sh"[..], b") S 1 (", b"\xff\xfe", b"a\nb", b""] {
             assert_eq!((line(name, b'S'), line(name, b'Z')), (Some(4242), None), "{name:?}");
+        }
+        for text in
+            ["", "(", ")", "(a) S", " (a) S 1", "77\u{fffd}(a) S 1", "77 )(", "77 (a)", "77 (a) ", "77 (a) S"]
+        {
+            assert!(parse_stat(text.as_bytes()).is_err(), "{text:?}");
         }
     }
 
