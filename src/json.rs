@@ -6,6 +6,18 @@ use oci_spec::runtime::{LinuxPids, LinuxResources};
 
 /// The JSON pointer of the innermost value that holds or ends at the byte `offset` of `text`; empty at the top.
 pub fn pointer_at(text: &[u8], offset: usize) -> String {
+    path_at(text, offset)
+        .iter()
+        .map_while(|step| match step {
+            Step::Key(Some(key)) => Some(format!("/{}", key.replace('~', "~0").replace('/', "~1"))),
+            Step::Key(None) => None,
+            Step::Index(index) => Some(format!("/{index}")),
+        })
+        .collect()
+}
+
+/// The same as steps, of which a text that is not JSON may have very many.
+fn path_at(text: &[u8], offset: usize) -> Vec<Step> {
     let mut path: Vec<Step> = Vec::new();
     let mut at = 0;
     let mut last_string = String::new();
@@ -48,13 +60,7 @@ pub fn pointer_at(text: &[u8], offset: usize) -> String {
     if at > 0 && matches!(text.get(at - 1), Some(b'[')) {
         path.pop();
     }
-    path.iter()
-        .map_while(|step| match step {
-            Step::Key(Some(key)) => Some(format!("/{}", key.replace('~', "~0").replace('/', "~1"))),
-            Step::Key(None) => None,
-            Step::Index(index) => Some(format!("/{index}")),
-        })
-        .collect()
+    path
 }
 
 /// Fields that hold an object. serde would fill one from a list too, in the order of its fields.
@@ -107,8 +113,8 @@ fn is_in_list_of_objects(text: &[u8], at: usize) -> bool {
             return false;
         }
     }
-    let pointer = pointer_at(text, at + 1);
-    pointer.rsplit('/').nth(1).is_some_and(|list| LISTS.contains(&list))
+    let path = path_at(text, at + 1);
+    matches!(path.as_slice(), [.., Step::Key(Some(list)), Step::Index(_)] if LISTS.contains(&list.as_str()))
 }
 
 /// The offset just behind the first `[` that stands where an object belongs. One pass over the text, some 5 us for
