@@ -205,9 +205,9 @@ pub fn remove_mount_point(parent: BorrowedFd, name: &CStr) -> Result<()> {
 
 /// The `ST_*` flags of the mount that `fd` is on (linux/statfs.h), all that the kernel tells: fstatfs(2).
 pub fn flags(fd: BorrowedFd) -> Result<libc::c_ulong> {
-    let mut stat = std::mem::MaybeUninit::<libc::statfs>::uninit();
+    let mut stat = std::mem::MaybeUninit::<libc::statvfs>::uninit();
     // SAFETY: `stat` is valid for writes of its size.
-    check(unsafe { libc::fstatfs(fd.as_raw_fd(), stat.as_mut_ptr()) } as libc::c_long)?;
+    check(unsafe { libc::fstatvfs(fd.as_raw_fd(), stat.as_mut_ptr()) }.into())?;
     // SAFETY: the call has filled it.
-    Ok(unsafe { stat.assume_init() }.f_flags as libc::c_ulong)
+    Ok(unsafe { stat.assume_init() }.f_flag)
 }
