@@ -9,7 +9,7 @@ PAGES := target/pages
 # The commit that `naru --version` prints, where this is a checkout.
 export NARU_COMMIT := $(or $(NARU_COMMIT),$(shell git describe --always --dirty --abbrev=40 2>/dev/null))
 
-.PHONY: all naru demo test security load sweep absent engines bench budget lab pages install uninstall deb sbom deny reproducible clean
+.PHONY: all naru demo test security fuzz corpora load sweep absent engines bench budget lab pages install uninstall deb sbom deny reproducible clean
 
 all: naru
 
@@ -46,6 +46,13 @@ absent: naru
 	cd runtime-tools-tests && cargo build --release --target $(TARGET)
 	cd runtime-tools-tests/security && cargo build --release --target $(TARGET)
 	for view in v1 v2; do runtime-tools-tests/security/absent.sh $(CURDIR)/$(NARU) $$view || exit 1; done
+# The fuzz targets, each for TIME seconds, two at a time (as in docs/security.md); needs g++. TARGETS="config plan" chooses.
+TIME ?= 60
+fuzz:
+	TIME=$(TIME) hack/fuzz.sh $(TARGETS)
+# The corpora of the same targets, with seeded changes, without libFuzzer; the crates are those of the unit tests.
+corpora:
+	CARGO_TARGET_DIR=$(CURDIR)/target cargo test --locked --no-default-features --target $(TARGET) --manifest-path fuzz/Cargo.toml
 
 # A Debian root with released engines and peers, for the checks below: LAB=DIR chooses where.
 lab:
