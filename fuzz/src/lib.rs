@@ -40,6 +40,8 @@ mod product {
 
 /// A second interpreter of BPF, which decides what a compiled filter says.
 #[path = "../../src/plan/seccomp/interpret.rs"]
+// The product's unit tests have it as well.
+#[allow(clippy::duplicate_mod)]
 mod interpret;
 /// libseccomp, where it is installed.
 #[path = "../../runtime-tools-tests/seccomp-differential/src/libseccomp.rs"]

@@ -16,8 +16,11 @@ pub mod state;
 pub mod text;
 pub mod wire;
 
+/// Takes any bytes.
+pub type Target = fn(&[u8]);
+
 /// All targets by the names of their corpora.
-pub const ALL: [(&str, fn(&[u8])); 15] = [
+pub const ALL: [(&str, Target); 15] = [
     ("cli", cli::run),
     ("config", config::run),
     ("criu", criu::run),
