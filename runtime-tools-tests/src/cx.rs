@@ -392,14 +392,14 @@ pub fn same(what: &str, got: &Value, wanted: Value) -> Result<()> {
     Ok(())
 }
 
-/// Calls `f` until it gives something, 5 s at most.
+/// Calls `f` until it gives something, 15 s at most.
 pub fn wait_for<T>(what: &str, mut f: impl FnMut() -> Result<Option<T>>) -> Result<T> {
-    let end = Instant::now() + Duration::from_secs(5);
+    let end = Instant::now() + Duration::from_secs(15);
     loop {
         if let Some(v) = f()? {
             return Ok(v);
         }
-        ensure!(Instant::now() < end, "waited 5 s in vain for {what}");
+        ensure!(Instant::now() < end, "waited in vain for {what}");
         std::thread::sleep(Duration::from_millis(3));
     }
 }

@@ -348,6 +348,8 @@ fn io_v2(cx: &Cx) -> Result<()> {
 /// Where groups have real-time budgets, a share of those above.
 fn cpu_realtime_v1(cx: &Cx) -> Result<()> {
     cx.need_unified(false)?;
+    // Nobody gives the slices above a budget, and systemd has no property for it.
+    cx.need_systemd(false)?;
     cx.need_controller("cpu")?;
     let parts: Vec<&str> = cx.cgroup.split('/').filter(|part| !part.is_empty()).collect();
     for end in 1..=parts.len() {

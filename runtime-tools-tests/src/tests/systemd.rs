@@ -457,6 +457,7 @@ fn update_tells_systemd(cx: &Cx) -> Result<()> {
 
 /// systemd has one property for the two.
 fn weight_or_idleness_v2(cx: &Cx) -> Result<()> {
+    cx.need_unified(true)?;
     let c = sleeper(cx, json!({"cpu": {"shares": 200}}))?.start()?;
     let update = |json: Value| {
         let out =
