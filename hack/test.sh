@@ -89,6 +89,8 @@ need jq jq || true
 stage supply counts hack/supply-test.sh
 
 stage spec-table plain sh -c "cd '$suite_dir' && cargo test --target $target"
+stage seccomp plain sh -c "cd '$suite_dir/seccomp-differential' && cargo test --release"
+stage corpora plain make --no-print-directory corpora
 stage suite-build plain sh -c "cd '$suite_dir' && cargo build --release --target $target"
 if [ "$(id -u)" != 0 ]; then
     for name in suite-v1 suite-v2 suite-uml suite-systemd suite-systemd-v1 security-v1 security-v2 sweep-v1 sweep-v2; do

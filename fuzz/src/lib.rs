@@ -66,7 +66,5 @@ mod layout {
     #[unsafe(no_mangle)]
     static naru_init_end: u8 = 0;
     #[unsafe(no_mangle)]
-    static naru_parent_start: u8 = 0;
-    #[unsafe(no_mangle)]
     static naru_parent_end: u8 = 0;
 }

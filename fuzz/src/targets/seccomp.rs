@@ -8,24 +8,13 @@
 use super::names_field;
 use crate::input::Input;
 use crate::interpret::{self, Call};
-use crate::libseccomp::{Compare, Library};
+use crate::libseccomp::{ACTIONS, Compare, Library};
 use crate::plan::seccomp::arch::{self, Arch, NATIVE, X32_BIT};
 use crate::plan::seccomp::{compile, table};
 use oci_spec::runtime::LinuxSeccomp;
 use serde_json::{Value, json};
 use std::sync::OnceLock;
 
-const ACTIONS: [(&str, u32); 9] = [
-    ("SCMP_ACT_ALLOW", 0x7fff_0000),
-    ("SCMP_ACT_ERRNO", 0x0005_0000),
-    ("SCMP_ACT_KILL", 0),
-    ("SCMP_ACT_KILL_THREAD", 0),
-    ("SCMP_ACT_KILL_PROCESS", 0x8000_0000),
-    ("SCMP_ACT_TRAP", 0x0003_0000),
-    ("SCMP_ACT_TRACE", 0x7ff0_0000),
-    ("SCMP_ACT_LOG", 0x7ffc_0000),
-    ("SCMP_ACT_NOTIFY", 0x7fc0_0000),
-];
 /// In the order of libseccomp's `enum scmp_compare`, from 1 on.
 const OPERATORS: [&str; 7] = [
     "SCMP_CMP_NE",

@@ -6,6 +6,19 @@ use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::io::{Read, Seek};
 use std::os::fd::{AsRawFd, FromRawFd};
 
+/// The actions of a profile and the values that a program returns for them, without an errno or a message.
+pub const ACTIONS: [(&str, u32); 9] = [
+    ("SCMP_ACT_ALLOW", 0x7fff_0000),
+    ("SCMP_ACT_ERRNO", 0x0005_0000),
+    ("SCMP_ACT_KILL", 0),
+    ("SCMP_ACT_KILL_THREAD", 0),
+    ("SCMP_ACT_KILL_PROCESS", 0x8000_0000),
+    ("SCMP_ACT_TRAP", 0x0003_0000),
+    ("SCMP_ACT_TRACE", 0x7ff0_0000),
+    ("SCMP_ACT_LOG", 0x7ffc_0000),
+    ("SCMP_ACT_NOTIFY", 0x7fc0_0000),
+];
+
 /// `struct scmp_arg_cmp`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]

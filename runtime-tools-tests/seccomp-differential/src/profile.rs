@@ -1,5 +1,6 @@
 //! Profiles: their form here, their JSON, and random ones.
 
+use crate::libseccomp::ACTIONS;
 use serde_json::{Value, json};
 
 #[derive(Clone, Debug)]
@@ -39,18 +40,6 @@ pub const OPS: [&str; 7] = [
     "SCMP_CMP_GE",
     "SCMP_CMP_GT",
     "SCMP_CMP_MASKED_EQ",
-];
-
-pub const ACTIONS: [(&str, u32); 9] = [
-    ("SCMP_ACT_ALLOW", 0x7fff_0000),
-    ("SCMP_ACT_ERRNO", 0x0005_0000),
-    ("SCMP_ACT_KILL", 0),
-    ("SCMP_ACT_KILL_THREAD", 0),
-    ("SCMP_ACT_KILL_PROCESS", 0x8000_0000),
-    ("SCMP_ACT_TRAP", 0x0003_0000),
-    ("SCMP_ACT_TRACE", 0x7ff0_0000),
-    ("SCMP_ACT_LOG", 0x7ffc_0000),
-    ("SCMP_ACT_NOTIFY", 0x7fc0_0000),
 ];
 
 impl Action {
