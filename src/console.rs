@@ -105,7 +105,7 @@ impl Console {
     /// Moves what can be moved without waiting.
     pub fn relay(&mut self) {
         let Some(master) = &self.master else { return };
-        let sink = self.sink.as_ref().map_or(fs::stdio(1), AsFd::as_fd);
+        let sink = sink(&self.sink);
         self.output.carry(master.as_fd(), sink);
         self.input.carry(fs::stdio(0), master.as_fd());
     }
@@ -113,7 +113,7 @@ impl Console {
     /// After the program's end: moves what is still in the terminal. False: the caller must read before more can go out.
     pub fn flush(&mut self) -> bool {
         let Some(master) = &self.master else { return true };
-        let sink = self.sink.as_ref().map_or(fs::stdio(1), AsFd::as_fd);
+        let sink = sink(&self.sink);
         while !self.output.ended {
             let before = self.output.waiting.len();
             self.output.carry(master.as_fd(), sink);
@@ -166,6 +166,11 @@ impl Flow {
 }
 
 /// Can this be done at once?
+/// Where the terminal's output goes.
+fn sink(own: &Option<OwnedFd>) -> BorrowedFd<'_> {
+    own.as_ref().map_or(fs::stdio(1), AsFd::as_fd)
+}
+
 fn ready(fd: BorrowedFd, what: PollFlags) -> bool {
     let mut fds = [PollFd::new(fd, what)];
     nix::poll::poll(&mut fds, nix::poll::PollTimeout::ZERO).is_ok_and(|count| count > 0)

@@ -33,8 +33,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 const TELL: &str = "write to the init stage";
-/// How long a killed init stage may take to end, in milliseconds.
-const END_LIMIT_MS: u32 = 2000;
 
 /// What create and run ask for.
 pub struct Request {
@@ -150,10 +148,10 @@ impl Guard {
     /// Ends and reaps the child, if there is one.
     fn end_child(&mut self) -> Option<Ended> {
         let (pid, pidfd) = self.child.take()?;
-        process::end(pid, pidfd.as_fd(), END_LIMIT_MS).or_else(|| {
+        process::end(pid, pidfd.as_fd()).or_else(|| {
             // What stays behind all the same ends when it can run.
             let _ = self.cgroup.as_ref()?.release(pid);
-            process::end(pid, pidfd.as_fd(), END_LIMIT_MS)
+            process::end(pid, pidfd.as_fd())
         })
     }
 }

@@ -6,12 +6,12 @@ use crate::exit::ExitCode;
 use crate::hooks;
 use crate::log;
 use crate::state::{DOES_NOT_EXIST, Dir, State, Status, Store};
+use crate::sys::process;
 use anyhow::{Context, Result, bail};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// How long a killed init process may take to end.
-const END_TIMEOUT_MS: u16 = 10_000;
+/// How long a killed init process may take to end, in milliseconds.
+const END_LIMIT_MS: u32 = 10_000;
 /// How long another process may be at work on the container.
 const LOCK_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 
@@ -107,14 +107,8 @@ fn run_poststop(state: &State) {
 }
 
 fn wait_for_end(pidfd: BorrowedFd) -> Result<()> {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_millis(END_TIMEOUT_MS.into());
-    loop {
-        let left = deadline.saturating_duration_since(std::time::Instant::now()).as_millis() as u16;
-        match poll(&mut [PollFd::new(pidfd, PollFlags::POLLIN)], PollTimeout::from(left)) {
-            Ok(0) => bail!("container init still running"),
-            Ok(_) => return Ok(()),
-            Err(crate::sys::Errno::EINTR) => {}
-            Err(errno) => return Err(errno).context("wait for the init process"),
-        }
+    if !process::ends_within(pidfd, END_LIMIT_MS).context("wait for the init process")? {
+        bail!("container init still running");
     }
+    Ok(())
 }

@@ -231,8 +231,6 @@ fn compile(process: &SpecProcess, dir: &Dir, state: &State) -> Result<Process> {
 
 /// How long the process may be silent, in seconds.
 const ANSWER_LIMIT: u32 = 15;
-/// How long it may take to end once it was killed, in milliseconds.
-const END_LIMIT_MS: u32 = 2000;
 
 /// A descriptor that may wait in the queue of the runtime's end of the wire, where no process can open it by
 /// `/proc/PID/fd`.
@@ -465,7 +463,7 @@ impl Join<'_> {
         drop(seal.take());
         if result.is_err() {
             // A frozen process of cgroup v1 ends once it is thawed.
-            let _ = process::end(pid, pidfd.as_fd(), END_LIMIT_MS);
+            let _ = process::end(pid, pidfd.as_fd());
         }
         result.map(|()| (pid, pidfd))
     }

@@ -27,14 +27,15 @@ pub fn list(global: &Global, format: OutputFormat, quiet: bool) -> Result<ExitCo
             Err(error) => log::warn(format_args!("load container {id}: {error:#}")),
         }
     }
+    if quiet {
+        return crate::print(&loaded.iter().map(|(state, _)| format!("{}\n", state.id)).collect::<String>());
+    }
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     let mut rows: Vec<Shown> = Vec::new();
     for (state, now) in &loaded {
         let mut row = shown(state, *now);
-        row.owner = owner(state.owner);
+        row.owner = owner(&passwd, state.owner);
         rows.push(row);
-    }
-    if quiet {
-        return crate::print(&rows.iter().map(|row| format!("{}\n", row.id)).collect::<String>());
     }
     if format == OutputFormat::Json {
         let text = if rows.is_empty() { "null".into() } else { serde_json::to_string(&rows)? };
@@ -76,9 +77,8 @@ fn columns(table: &[[String; 6]]) -> String {
     text
 }
 
-/// The user's name in /etc/passwd, else `#uid`. Read here because the C library's look-up brings a resolver along.
-fn owner(uid: u32) -> String {
-    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+/// The user's name in the text of /etc/passwd, else `#uid`. The C library's look-up would bring a resolver along.
+fn owner(passwd: &str, uid: u32) -> String {
     let name = passwd.lines().find_map(|line| {
         let mut fields = line.split(':');
         let name = fields.next()?;

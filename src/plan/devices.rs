@@ -120,16 +120,11 @@ pub fn compile(linux: &Linux, mount_list: &[Mount]) -> Result<Option<Devices>> {
         };
         // Comparing with all is the fastest for a few; a privileged container may list all devices of a large host.
         let place = match (&mut places, path.to_str()) {
-            (Some(places), Some(text)) => places.insert(text, nodes.len()),
-            _ => nodes.iter().position(|other| other.path == node.path),
+            (Some(places), Some(text)) => *places.entry(text).or_insert(nodes.len()),
+            _ => nodes.iter().position(|other| other.path == node.path).unwrap_or(nodes.len()),
         };
-        match place {
-            Some(place) => {
-                if let (Some(places), Some(text)) = (&mut places, path.to_str()) {
-                    places.insert(text, place);
-                }
-                nodes[place] = node;
-            }
+        match nodes.get_mut(place) {
+            Some(same) => *same = node,
             None => nodes.push(node),
         }
     }

@@ -3,7 +3,7 @@
 use super::namespaces::Namespaces;
 use anyhow::{Result, bail};
 use oci_spec::runtime::LinuxNetDevice;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// An interface to move.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub fn compile(
         list.push(NetDevice { host: host.clone(), name: name.clone() });
     }
     list.sort_unstable_by(|a, b| a.host.cmp(&b.host));
-    let mut names = HashMap::with_capacity(list.len());
+    let mut names = HashSet::with_capacity(list.len());
     for device in &list {
         let pointer = device.pointer();
         if !namespaces.private(libc::CLONE_NEWNET) {
@@ -55,7 +55,7 @@ pub fn compile(
         if !is_name(&device.name) || rest.contains('%') {
             bail!("{pointer}/name: invalid network device name {:?}", device.name);
         }
-        if !device.is_template() && names.insert(device.name.as_str(), 0usize).is_some() {
+        if !device.is_template() && !names.insert(device.name.as_str()) {
             bail!("{pointer}/name: {:?} is the name of another device, too", device.name);
         }
     }

@@ -3,6 +3,7 @@
 use super::{Errno, Result, check};
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
 
 /// `CLONE_INTO_CGROUP`, Linux 5.7.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
@@ -356,24 +357,29 @@ pub fn wait(pid: i32) -> Result<Ended> {
     }
 }
 
-/// Waits for the process behind a pidfd to end, for so many milliseconds at most, and leaves it to be reaped. A signal
-/// begins the wait anew.
+/// Waits for the process behind a pidfd to end, for so many milliseconds at most, and leaves it to be reaped. False: it
+/// has not ended.
 pub fn ends_within(pidfd: BorrowedFd, limit_ms: u32) -> Result<bool> {
+    let deadline = Instant::now() + Duration::from_millis(limit_ms.into());
     loop {
-        match poll_end(pidfd, i32::try_from(limit_ms).unwrap_or(i32::MAX)) {
+        let left = deadline.saturating_duration_since(Instant::now()).as_millis();
+        match poll_end(pidfd, i32::try_from(left).unwrap_or(i32::MAX)) {
             Err(Errno::EINTR) => {}
             other => return other,
         }
     }
 }
 
-/// Kills a child and reaps it; None where it does not end within `limit_ms`, as a frozen process of cgroup v1 or one that
-/// waits for a device. Then its parent's end leaves it to init.
-pub fn end(pid: i32, pidfd: BorrowedFd, limit_ms: u32) -> Option<Ended> {
+/// How long a killed process may take to end, in milliseconds.
+const END_LIMIT_MS: u32 = 2000;
+
+/// Kills a child and reaps it; None where it does not end within two seconds, as a frozen process of cgroup v1 or one
+/// that waits for a device. Then its parent's end leaves it to init.
+pub fn end(pid: i32, pidfd: BorrowedFd) -> Option<Ended> {
     // Ended by itself is as good.
     let _ = pidfd_signal(pidfd, libc::SIGKILL);
     // Where even the look fails it is waited for: SIGKILL is on its way.
-    if ends_within(pidfd, limit_ms).unwrap_or(true) { wait(pid).ok() } else { None }
+    if ends_within(pidfd, END_LIMIT_MS).unwrap_or(true) { wait(pid).ok() } else { None }
 }
 
 /// Opens a namespace of a process; `name` is that of its file in /proc/PID/ns.
