@@ -51,6 +51,11 @@ pub fn unified() -> bool {
     Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
+/// True when cgroup2 is mounted beside hierarchies of v1.
+pub fn hybrid() -> bool {
+    !unified() && trees().is_ok_and(|trees| trees.iter().any(|tree| tree.v2))
+}
+
 /// Makes `path` (absolute, below the root of each tree) in every tree, usable for a process on v1.
 pub fn make(path: &str) -> Result<()> {
     for tree in trees()? {
@@ -150,12 +155,17 @@ pub fn list(path: Option<&str>, mark: &str) -> Result<Vec<PathBuf>> {
     Ok(out)
 }
 
-/// The directory of a process in the tree of one controller (any name on v2).
+/// The directory of a process in the tree of one controller (any name on v2). Without a name: in that of cgroup2.
 pub fn directory_of(pid: i32, controller: &str) -> Result<PathBuf> {
     let lines =
         fs::read_to_string(format!("/proc/{pid}/cgroup")).with_context(|| format!("cgroups of {pid}"))?;
+    let unified = unified();
     for tree in trees()? {
-        if !tree.v2 && !tree.controllers.iter().any(|c| c == controller) {
+        let wanted = match tree.v2 {
+            true => unified || controller.is_empty(),
+            false => tree.controllers.iter().any(|c| c == controller),
+        };
+        if !wanted {
             continue;
         }
         for line in lines.lines() {
@@ -178,7 +188,8 @@ pub fn value_of(pid: i32, controller: &str, file: &str) -> Result<String> {
     Ok(text.trim().to_string())
 }
 
-/// True when some tree offers the controller.
+/// True when some tree offers the controller. What the hybrid's cgroup2 has, runtimes do not use.
 pub fn has(controller: &str) -> bool {
-    trees().is_ok_and(|t| t.iter().any(|t| t.controllers.iter().any(|c| c == controller)))
+    let unified = unified();
+    trees().is_ok_and(|t| t.iter().any(|t| t.v2 == unified && t.controllers.iter().any(|c| c == controller)))
 }

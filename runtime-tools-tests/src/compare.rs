@@ -6,6 +6,7 @@ use crate::cgroup;
 use crate::cx::Cx;
 use crate::tests::configs::see;
 use anyhow::{Context, Result, bail};
+use nix::sys::resource::{Resource, getrlimit};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::PathBuf;
@@ -36,6 +37,7 @@ pub fn real_bundle<'a>(cx: &'a Cx, name: &str) -> Result<Bundle<'a>> {
             b.remove(&format!("/linux/resources/{section}"));
         }
     }
+    lower_limits(&mut b.config["process"]["rlimits"])?;
     for mount in b.config["mounts"].as_array().cloned().unwrap_or_default() {
         let Some(source) = mount["source"].as_str().filter(|s| s.starts_with("binds/")) else { continue };
         let path = b.dir.join(source);
@@ -47,6 +49,29 @@ pub fn real_bundle<'a>(cx: &'a Cx, name: &str) -> Result<Bundle<'a>> {
         }
     }
     Ok(b)
+}
+
+/// They are those of the machine that the config is from. Who has no CAP_SYS_RESOURCE can only lower his own.
+fn lower_limits(limits: &mut Value) -> Result<()> {
+    const CAP_SYS_RESOURCE: u64 = 1 << 24;
+    let status = fs::read_to_string("/proc/self/status")?;
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:")).context("no CapEff")?;
+    if u64::from_str_radix(effective.trim(), 16)? & CAP_SYS_RESOURCE != 0 {
+        return Ok(());
+    }
+    for limit in limits.as_array_mut().into_iter().flatten() {
+        let resource = match limit["type"].as_str() {
+            Some("RLIMIT_NOFILE") => Resource::RLIMIT_NOFILE,
+            Some("RLIMIT_NPROC") => Resource::RLIMIT_NPROC,
+            other => bail!("{other:?} is in none of the configs"),
+        };
+        let (_, own) = getrlimit(resource)?;
+        for which in ["soft", "hard"] {
+            let asked = limit[which].as_u64().context("no number")?;
+            limit[which] = json!(asked.min(own));
+        }
+    }
+    Ok(())
 }
 
 /// Ids, inode numbers, device numbers of anonymous file systems, our own names.

@@ -151,6 +151,34 @@ impl Cx {
         if crate::cgroup::has(name) { Ok(()) } else { skip(format!("no {name} controller here")) }
     }
 
+    /// Skips unless there is a cgroup2 tree beside hierarchies of v1.
+    pub fn need_hybrid(&self) -> Result<()> {
+        if crate::cgroup::hybrid() { Ok(()) } else { skip("no cgroup2 tree beside hierarchies of v1 here") }
+    }
+
+    /// Gives the test's cgroup 20 ms of real time a second. Skips unless groups have such budgets, which is on v1 alone.
+    pub fn need_real_time_budget(&self) -> Result<()> {
+        self.need_unified(false)?;
+        // Nobody gives the slices above a budget, and systemd has no property for it.
+        self.need_systemd(false)?;
+        self.need_controller("cpu")?;
+        let mut dir = PathBuf::from("/sys/fs/cgroup/cpu");
+        let parts: Vec<&str> = self.cgroup.split('/').filter(|part| !part.is_empty()).collect();
+        for (n, part) in parts.iter().enumerate() {
+            dir.push(part);
+            // Above, there is room for other tests.
+            let budget = if n + 1 == parts.len() { "20000" } else { "60000" };
+            let file = dir.join("cpu.rt_runtime_us");
+            if !file.exists() {
+                return skip("no real-time budgets in this kernel or for this cgroup");
+            }
+            if fs::write(&file, budget).is_err() {
+                return skip("no real-time budget is left for this cgroup");
+            }
+        }
+        Ok(())
+    }
+
     /// Skips unless this is cgroup v1 (`false`) or v2 (`true`).
     pub fn need_unified(&self, wanted: bool) -> Result<()> {
         match (self.unified(), wanted) {

@@ -11,10 +11,13 @@ use std::path::PathBuf;
 
 tests!["cgroups":
     path_absolute,
-    path_relative,
+    path_relative deviates ["runc" = "takes it from the top of the hybrid's cgroup2 tree"],
     path_absent,
     path_with_dots deviates ["crun" = "does not clean it"],
     every_tree_is_joined,
+    hybrid_has_both,
+    hybrid_frozen_above deviates ["runc" = "waits for ever"],
+    hybrid_limits_are_those_of_v1,
     cpuset_of_parents_v1,
     exec_joins,
     killed_by_cgroup_kill,
@@ -40,7 +43,10 @@ fn paths(pid: i32) -> Result<Vec<(String, String)>> {
 
 /// Whether this view shows the tree: the kernel tells of all that exist.
 fn shown(cx: &Cx, tree: &str) -> bool {
-    (tree == "unified") == cx.unified()
+    match tree {
+        "unified" => cx.unified() || cgroup::hybrid(),
+        _ => !cx.unified(),
+    }
 }
 
 fn path_absolute(cx: &Cx) -> Result<()> {
@@ -110,7 +116,8 @@ fn every_tree_is_joined(cx: &Cx) -> Result<()> {
     let c = cx.bundle()?.create()?;
     let pid = c.pid()?;
     for tree in cgroup::trees()? {
-        let controller = tree.controllers.first().cloned().unwrap_or_default();
+        let first = tree.controllers.first().filter(|_| !tree.v2);
+        let controller = first.cloned().unwrap_or_default();
         let dir = cgroup::directory_of(pid, &controller)?;
         ensure!(
             dir.starts_with(tree.mount.join(cx.cgroup.trim_start_matches('/'))),
@@ -121,6 +128,70 @@ fn every_tree_is_joined(cx: &Cx) -> Result<()> {
     }
     c.delete_force()?;
     Ok(())
+}
+
+/// The hybrid's cgroup2 tree knows the container's processes as the hierarchies of v1 do, from the first to the last.
+fn hybrid_has_both(cx: &Cx) -> Result<()> {
+    cx.need_hybrid()?;
+    let before = cx.snapshot()?;
+    let mut b = cx.bundle()?;
+    b.probe(&["sleep"]).set("/linux/cgroupsPath", json!(format!("{}/both", cx.cgroup)));
+    let c = b.start()?;
+    let file = cx.path("pid");
+    c.exec(&["--detach", "--pid-file", &file.display().to_string()], &["sleep"])?.ok()?;
+    let second: i32 = fs::read_to_string(&file)?.parse()?;
+    let wanted: Vec<PathBuf> =
+        cgroup::trees()?.iter().map(|tree| tree.mount.join(&cx.cgroup[1..]).join("both")).collect();
+    for pid in [c.pid()?, second] {
+        for dir in &wanted {
+            let text = fs::read_to_string(dir.join("cgroup.procs"))?;
+            ensure!(
+                text.lines().any(|line| line == pid.to_string()),
+                "{}: {pid} is not in {text:?}",
+                dir.display()
+            );
+        }
+    }
+    // Processes below, in one tree alone, belong to it as well.
+    let below = cgroup::directory_of(second, "")?.join("below");
+    fs::create_dir(&below)?;
+    fs::write(below.join("cgroup.procs"), second.to_string())?;
+    c.end()?;
+    cx.nothing_left(&before)
+}
+
+/// Nobody freezes that tree, but what somebody has frozen must not be waited for without end.
+fn hybrid_frozen_above(cx: &Cx) -> Result<()> {
+    cx.need_hybrid()?;
+    let above = format!("{}/above", cx.cgroup);
+    cgroup::make(&above)?;
+    let tree = cgroup::trees()?.into_iter().find(|tree| tree.v2).context("no cgroup2 tree")?;
+    let file = tree.mount.join(&above[1..]).join("cgroup.freeze");
+    fs::write(&file, "1")?;
+    let before = cx.snapshot()?;
+    let mut b = cx.bundle()?;
+    b.set("/linux/cgroupsPath", json!(format!("{above}/c"))).save()?;
+    let limit = std::time::Duration::from_secs(22);
+    let out = cx.cmd(&["create", "--bundle", &b.path(), &cx.id()]).limit(limit).run();
+    fs::write(&file, "0")?;
+    out?.code(1)?.one_line()?;
+    cx.nothing_left(&before)?;
+    cgroup::remove(&above)
+}
+
+/// A controller that only the cgroup2 tree has is none for the container: refused, not passed over.
+fn hybrid_limits_are_those_of_v1(cx: &Cx) -> Result<()> {
+    cx.need_hybrid()?;
+    let trees = cgroup::trees()?;
+    let only_v2 = trees.iter().any(|tree| tree.v2 && tree.controllers.iter().any(|c| c == "hugetlb"));
+    if !only_v2 {
+        return skip("hugetlb is not in the cgroup2 tree here");
+    }
+    let before = cx.snapshot()?;
+    let mut b = cx.bundle()?;
+    b.set("/linux/resources/hugepageLimits", json!([{"pageSize": "2MB", "limit": 4_194_304}])).save()?;
+    b.container().create(&[])?.fails(&["hugetlb"])?;
+    cx.nothing_left(&before)
 }
 
 /// New directories above must be given processors first, or nothing can be in them.

@@ -18,17 +18,19 @@ use std::time::Duration;
 
 /// The tests of this file.
 pub const TESTS: &[Test] = &[
-    test("exhausted/descriptors", descriptors, &[RUNC_LEAKS]),
-    test("exhausted/address_space", address_space, &[GO]),
-    test("exhausted/memory", memory, &[]),
-    test("exhausted/processes", processes, &[GO]),
-    test("exhausted/blocks", blocks, &[]),
-    test("exhausted/inodes", inodes, &[]),
-    test("exhausted/pid_file_and_log", pid_file_and_log, &[]),
+    test("exhausted/descriptors", descriptors, &[RUNC_LEAKS, CRUN_LEAKS]),
+    test("exhausted/address_space", address_space, &[GO, CRUN_LEAKS]),
+    test("exhausted/memory", memory, &[KILLED]),
+    test("exhausted/processes", processes, &[GO, ("crun", "says it in two lines")]),
+    test("exhausted/blocks", blocks, &[CRUN_LEAKS]),
+    test("exhausted/inodes", inodes, &[CRUN_LEAKS]),
+    test("exhausted/pid_file_and_log", pid_file_and_log, &[CRUN_LEAKS]),
     test("exhausted/silent_bus", silent_bus, &[("runc", "waits for ever"), ("crun", "waits for ever")]),
 ];
 
 const RUNC_LEAKS: (&str, &str) = ("runc", "panics, or leaves something");
+const CRUN_LEAKS: (&str, &str) = ("crun", "leaves what it began");
+const KILLED: (&str, &str) = ("runc", "leaves a cgroup when its init stage is killed early");
 const GO: (&str, &str) = ("runc", "Go's own start fails in a hundred lines");
 
 const fn test(

@@ -13,9 +13,9 @@ use std::time::Duration;
 tests!["frozen":
     create_below deviates ["runc" = "waits for ever", "crun" = "waits for ever", "youki" = "waits for ever"],
     run_below deviates ["runc" = "waits for ever", "crun" = "waits for ever", "youki" = "waits for ever"],
-    start_below deviates ["runc" = "waits for ever", "youki" = "waits for ever"],
+    start_below deviates ["runc" = "waits for ever", "crun" = "does not look", "youki" = "waits for ever"],
     exec_below deviates ["runc" = "waits for ever", "crun" = "waits for ever", "youki" = "waits for ever"],
-    kill_and_delete_below,
+    kill_and_delete_below deviates ["crun" = "leaves the cgroup behind"],
 ];
 
 /// No command may take longer.
@@ -41,6 +41,10 @@ fn bundle<'a>(cx: &'a Cx, probe: &[&str]) -> Result<Bundle<'a>> {
 fn freeze(cx: &Cx) -> Result<()> {
     for tree in cgroup::trees()? {
         let dir = tree.mount.join(parent(cx).trim_start_matches('/'));
+        // With both, what the one has frozen the other never calls frozen.
+        if tree.v2 != cx.unified() {
+            continue;
+        }
         let (file, word, events, frozen) = match tree.v2 {
             true => ("cgroup.freeze", "1", "cgroup.events", "frozen 1"),
             false => ("freezer.state", "FROZEN", "freezer.state", "FROZEN"),

@@ -7,7 +7,7 @@ use crate::cx::{Cx, eq, skip};
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 tests!["resources":
     resources_absent_or_empty,
@@ -347,20 +347,7 @@ fn io_v2(cx: &Cx) -> Result<()> {
 
 /// Where groups have real-time budgets, a share of those above.
 fn cpu_realtime_v1(cx: &Cx) -> Result<()> {
-    cx.need_unified(false)?;
-    // Nobody gives the slices above a budget, and systemd has no property for it.
-    cx.need_systemd(false)?;
-    cx.need_controller("cpu")?;
-    let parts: Vec<&str> = cx.cgroup.split('/').filter(|part| !part.is_empty()).collect();
-    for end in 1..=parts.len() {
-        let file = format!("/sys/fs/cgroup/cpu/{}/cpu.rt_runtime_us", parts[..end].join("/"));
-        if !Path::new(&file).exists() {
-            return skip("no real-time budgets in this kernel or for this cgroup");
-        }
-        if fs::write(&file, "20000").is_err() {
-            return skip("no real-time budget is left for this cgroup");
-        }
-    }
+    cx.need_real_time_budget()?;
     check(
         cx,
         json!({"cpu": {"realtimePeriod": 500_000, "realtimeRuntime": 5_000}}),

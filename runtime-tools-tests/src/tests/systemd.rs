@@ -5,10 +5,11 @@ use super::tests;
 use crate::bundle::Bundle;
 use crate::cgroup;
 use crate::container::{Container, reap};
-use crate::cx::{Cx, eq, wait_for};
-use crate::unit::{property, systemctl};
+use crate::cx::{Cx, Out, eq, same, wait_for};
+use crate::unit::{BUS, Monitor, property, systemctl};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -20,6 +21,8 @@ tests!["systemd":
     limits_v1,
     cpu_quota_is_rounded deviates ["crun" = "does not round the file"],
     unified_v2,
+    processors_and_nodes deviates ["crun" = "tells it what the fields say, whatever the files get"],
+    limits_without_property deviates ["crun" = "takes limits without a controller for nothing"],
     oom_group_v2 deviates ["runc" = "1.3 leaves it to the file", "crun" = "has no such property"],
     tasks_unlimited,
     no_reload_is_needed_v2,
@@ -250,6 +253,66 @@ fn unified_v2(cx: &Cx) -> Result<()> {
         file(&c, "cpu", "cpu.max", "10000 100000")?;
     }
     c.end()
+}
+
+/// What systemd is told when a container with these resources is created, and how that ended.
+fn told(cx: &Cx, resources: Value) -> Result<(BTreeMap<String, Value>, Out)> {
+    let mut b = sleeper(cx, resources)?;
+    let name = cx.id();
+    b.set("/linux/cgroupsPath", json!(format!("system.slice:told:{name}")));
+    b.save()?;
+    let monitor = Monitor::new(cx)?;
+    let c = b.container();
+    let bundle = c.bundle.display().to_string();
+    let out = cx.cmd(&["create", "--bundle", &bundle, &c.id]).env(BUS.0, BUS.1).run()?;
+    let properties = monitor.properties(&format!("told-{name}.scope"))?;
+    ensure!(!properties.is_empty(), "systemd was told nothing: {out:?}");
+    c.delete_force()?;
+    Ok((properties, out))
+}
+
+/// On v1 runc with systemd leaves out, without a word, what has no controller.
+fn refuses(cx: &Cx) -> bool {
+    cx.unified() || cx.kind != "runc"
+}
+
+/// systemd is told of them whatever controllers there are, and keeps them; the files need theirs.
+fn processors_and_nodes(cx: &Cx) -> Result<()> {
+    let mut wanted = vec![(json!({"cpu": {"cpus": "0-2,9", "mems": "0"}}), json!([7, 2]), json!([1]))];
+    if cx.unified() {
+        // The later one stands.
+        let unified = json!({"cpu": {"cpus": "1"}, "unified": {"cpuset.cpus": "3", "cpuset.mems": "0-1"}});
+        wanted.push((unified, json!([8]), json!([3])));
+    }
+    for (resources, cpus, nodes) in wanted {
+        let (properties, out) = told(cx, resources)?;
+        for (name, wanted) in [("AllowedCPUs", cpus), ("AllowedMemoryNodes", nodes)] {
+            same(name, properties.get(name).unwrap_or(&Value::Null), wanted)?;
+        }
+        if !cgroup::has("cpuset") && refuses(cx) {
+            out.fails(&["cpuset"])?;
+        }
+    }
+    Ok(())
+}
+
+/// These have no property: the files alone, or a refusal where the controller is not there.
+fn limits_without_property(cx: &Cx) -> Result<()> {
+    let (plain, out) = told(cx, json!({}))?;
+    out.ok()?;
+    let resources = [
+        ("hugetlb", json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 4_194_304}]})),
+        ("rdma", json!({"rdma": {"mlx5_1": {"hcaHandles": 3, "hcaObjects": 10_000}}})),
+    ];
+    for (controller, resources) in resources {
+        let (properties, out) = told(cx, resources)?;
+        let names = |all: &BTreeMap<String, Value>| all.keys().cloned().collect::<Vec<_>>();
+        eq(controller, names(&properties), names(&plain))?;
+        if !cgroup::has(controller) && refuses(cx) {
+            out.fails(&[controller])?;
+        }
+    }
+    Ok(())
 }
 
 fn oom_group_v2(cx: &Cx) -> Result<()> {

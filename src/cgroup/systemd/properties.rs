@@ -363,6 +363,13 @@ mod tests {
                     };
                     format!("{name}={}", items.iter().map(entry).collect::<Vec<_>>().join(","))
                 }
+                Value::Array(kind, items) if kind == "y" => {
+                    let byte = |item: &Value| match item {
+                        Value::Byte(byte) => format!("{byte:02x}"),
+                        _ => panic!(),
+                    };
+                    format!("{name}={}", items.iter().map(byte).collect::<String>())
+                }
                 other => format!("{name}={other:?}"),
             })
             .collect()
@@ -409,6 +416,17 @@ mod tests {
                 ],
             ),
             (r#"{"unified":{"cpu.idle":"1","cpu.weight":"5"}}"#, &["CPUWeight=0"]),
+            (r#"{"cpu":{"cpus":"0-2,9","mems":"0"}}"#, &["AllowedCPUs=0702", "AllowedMemoryNodes=01"]),
+            (
+                r#"{"cpu":{"cpus":"1"},"unified":{"cpuset.cpus":"3","cpuset.mems":"0-1"}}"#,
+                &["AllowedCPUs=08", "AllowedMemoryNodes=03"],
+            ),
+            // There is no property for these.
+            (
+                r#"{"hugepageLimits":[{"pageSize":"2MB","limit":1}],"rdma":{"mlx5_1":{"hcaHandles":3}},
+                    "unified":{"hugetlb.2MB.max":"1","rdma.max":"mlx5_1 hca_handle=3"}}"#,
+                &[],
+            ),
         ] {
             assert_eq!(all(text, NEW).unwrap(), expected, "{text}");
         }
@@ -438,6 +456,9 @@ mod tests {
             "TasksMax=5",
         ];
         assert_eq!(all(text, old).unwrap(), expected);
+        let new = Host { systemd: 252, ..old };
+        let text = r#"{"cpu":{"cpus":"0","mems":"1"}}"#;
+        assert_eq!(all(text, new).unwrap(), ["AllowedCPUs=01", "AllowedMemoryNodes=02"]);
     }
 
     #[test]
