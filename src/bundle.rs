@@ -88,15 +88,23 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 /// Parses what `path` holds. An error names the field by JSON pointer, and line and column.
 fn parse<T: serde::de::DeserializeOwned>(path: &Path, text: &[u8]) -> Result<T> {
     let name = path.display();
-    if let Some(offset) = json::list_for_object(text) {
+    // Looked at once, and not again for each string.
+    let plain = match std::str::from_utf8(text) {
+        Ok(plain) => plain,
+        Err(error) => {
+            let field = json::pointer_at(text, error.valid_up_to());
+            bail!("{name}: {field}: invalid unicode code point: {error}");
+        }
+    };
+    if let Some(offset) = json::list_for_object(plain) {
         bail!("{name}: {}: a list where an object belongs", json::pointer_at(text, offset));
     }
-    let error = match serde_json::from_slice(text) {
+    let error = match serde_json::from_str(plain) {
         Ok(value) => return Ok(value),
         Err(error) => error,
     };
     if let Some((known, dropped)) = json::adapted(text) {
-        match serde_json::from_slice(&known) {
+        match serde_json::from_str(&String::from_utf8_lossy(&known)) {
             Ok(value) => {
                 if !dropped.is_empty() {
                     let dropped = dropped.join(", ");

@@ -119,7 +119,8 @@ fn is_in_list_of_objects(text: &[u8], at: usize) -> bool {
 
 /// The offset just behind the first `[` that stands where an object belongs. One pass over the text, some 5 us for
 /// Docker's configuration.
-pub fn list_for_object(text: &[u8]) -> Option<usize> {
+pub fn list_for_object(plain: &str) -> Option<usize> {
+    let text = plain.as_bytes();
     /// How much is looked through for lists in lists, which also a string may seem to hold, bytes.
     const LOOKS_MAX: usize = 64 << 20;
     let looks = std::cell::Cell::new(0);
@@ -140,7 +141,7 @@ pub fn list_for_object(text: &[u8]) -> Option<usize> {
         OBJECTS.contains(&&text[quote + 1..end])
     };
     let mut from = 0;
-    while let Some(distance) = text[from..].iter().position(|&byte| byte == b'[') {
+    while let Some(distance) = plain[from..].find('[') {
         from += distance + 1;
         if object(from - 1) {
             return Some(from);
@@ -209,7 +210,7 @@ pub fn offset_of(text: &[u8], line: usize, column: usize) -> usize {
 /// of capabilities that were dropped: a newer engine may list some that this build does not know, and a capability that
 /// the kernel lacks cannot be granted anyway (spec: a warning, no error). Nothing if there is nothing of the kind.
 pub fn adapted(text: &[u8]) -> Option<(Vec<u8>, Vec<String>)> {
-    let mut config: serde_json::Value = serde_json::from_slice(text).ok()?;
+    let mut config: serde_json::Value = serde_json::from_str(std::str::from_utf8(text).ok()?).ok()?;
     let mut dropped = Vec::new();
     let mut changed = without_nulls(&mut config);
     for pointer in ["/process", ""] {
@@ -350,10 +351,10 @@ mod tests {
             (r#"{"process":{"args":["sh","-c","[[ -f x ]],[","a"]},"devices":["x,[y",[[1]]]}"#, true),
             (r#"{"process":{"args":["sh","-c","[[ -f x ]],[","a"]},"other":[[1],[2]]}"#, false),
         ] {
-            assert_eq!(list_for_object(text.as_bytes()).is_some(), found, "{text}");
+            assert_eq!(list_for_object(text).is_some(), found, "{text}");
         }
-        let text = br#"{"linux":{"resources":[]}}"#;
-        assert_eq!(pointer_at(text, list_for_object(text).unwrap()), "/linux/resources");
+        let text = r#"{"linux":{"resources":[]}}"#;
+        assert_eq!(pointer_at(text.as_bytes(), list_for_object(text).unwrap()), "/linux/resources");
     }
 
     #[test]

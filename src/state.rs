@@ -540,7 +540,9 @@ pub fn unmount_root(rootfs: &CStr, before: u64) -> crate::sys::Result<()> {
 
 /// A state from its text.
 pub fn parse(text: &[u8]) -> Result<State> {
-    serde_json::from_slice(text).context("parse state.json")
+    use serde::de::Error;
+    let text = std::str::from_utf8(text).map_err(serde_json::Error::custom);
+    text.and_then(serde_json::from_str).context("parse state.json")
 }
 
 /// Start time of a process in clock ticks since boot; nothing if it is gone or has ended and waits to be reaped.
