@@ -275,6 +275,7 @@ pub fn begin(store: &Store, request: &Request, plan: &Plan) -> Result<Begun> {
         pid: 0,
         start_time: 0,
         pidfd_inode: None,
+        of_this_boot: true,
         bundle: request.bundle.dir.clone(),
         rootfs: request.bundle.rootfs.clone(),
         created: crate::time::rfc3339(now.0, now.1),

@@ -13,6 +13,7 @@ use crate::sys::{Errno, fs, process};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, fstat, fstatat, mkdirat};
+use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use oci_spec::runtime::{ExecCPUAffinity, Hook};
 use serde::{Deserialize, Serialize};
@@ -59,6 +60,9 @@ pub struct State {
     /// counts in hundredths of a second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pidfd_inode: Option<u64>,
+    /// Read from a tmpfs, so that what it says of the init process is of this boot.
+    #[serde(skip)]
+    pub of_this_boot: bool,
     /// Absolute path of the bundle.
     pub bundle: PathBuf,
     /// Absolute path of the root filesystem.
@@ -370,7 +374,10 @@ impl Dir {
     /// Reads state.json.
     pub fn read(&self) -> Result<State> {
         match self.get(FILE) {
-            Ok(text) => parse(&text),
+            Ok(text) => {
+                let filesystem = fstatfs(&self.fd).map(|stat| stat.filesystem_type());
+                Ok(State { of_this_boot: filesystem == Ok(TMPFS_MAGIC), ..parse(&text)? })
+            }
             // A directory that a killed runtime left before it wrote anything.
             Err(Errno::ENOENT) => bail!(DOES_NOT_EXIST),
             Err(errno) => Err(errno).context("read state.json"),
@@ -463,7 +470,8 @@ impl State {
         Ok(())
     }
 
-    /// The init process, if it lives: only a pidfd whose process also has the recorded start time is it.
+    /// The init process, if it lives: only a pidfd of the recorded inode is it, or one whose process has the recorded start
+    /// time where inodes do not tell.
     pub fn init(&self) -> Result<Option<OwnedFd>> {
         if self.pid <= 0 {
             return Ok(None);
@@ -473,10 +481,14 @@ impl State {
             Err(Errno::ESRCH | Errno::EINVAL) => return Ok(None),
             Err(errno) => return Err(errno).with_context(|| format!("open process {}", self.pid)),
         };
-        if let Some(recorded) = self.pidfd_inode
-            && process::pidfd_inode(pidfd.as_fd()).context("look at the init process")? != recorded
-        {
-            return Ok(None);
+        if let Some(recorded) = self.pidfd_inode {
+            if process::pidfd_inode(pidfd.as_fd()).context("look at the init process")? != recorded {
+                return Ok(None);
+            }
+            // Nobody else can have that one, so the start time says nothing more.
+            if self.of_this_boot && process::is_on_pidfs(pidfd.as_fd()) {
+                return Ok((!process::has_ended(pidfd.as_fd())).then_some(pidfd));
+            }
         }
         match start_time(self.pid) {
             Ok(Some(start_time)) if start_time == self.start_time => Ok(Some(pidfd)),

@@ -393,6 +393,13 @@ pub fn pidfd_inode(pidfd: BorrowedFd) -> Result<u64> {
     nix::sys::stat::fstat(pidfd).map(|stat| stat.st_ino)
 }
 
+/// Does the pidfd's inode belong to one process alone until the next boot (pidfs, Linux 6.9)?
+pub fn is_on_pidfs(pidfd: BorrowedFd) -> bool {
+    // PID_FS_MAGIC, linux/magic.h
+    const MAGIC: nix::sys::statfs::FsType = nix::sys::statfs::FsType(0x5049_4446);
+    nix::sys::statfs::fstatfs(pidfd).is_ok_and(|stat| stat.filesystem_type() == MAGIC)
+}
+
 /// Has the process behind a pidfd ended?
 pub fn has_ended(pidfd: BorrowedFd) -> bool {
     poll_end(pidfd, 0).unwrap_or(false)
