@@ -1,5 +1,7 @@
 //! Reads a bundle: config.json, once, and where the root filesystem lies.
 
+use crate::sys::ahead::Ahead;
+use crate::sys::process;
 use crate::{json, log};
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime::Spec;
@@ -17,10 +19,21 @@ pub struct Bundle {
     pub spec: Spec,
     /// Absolute path of the root filesystem.
     pub rootfs: PathBuf,
+    /// The container's network namespace, in the making.
+    pub network: Option<Ahead>,
 }
 
-/// Loads the bundle at `dir` (the current directory if absent).
-pub fn load(dir: Option<&Path>) -> Result<Bundle> {
+/// A configuration that is read and not parsed yet.
+pub struct Unparsed {
+    dir: PathBuf,
+    config: PathBuf,
+    text: Vec<u8>,
+    network: Option<Ahead>,
+}
+
+/// Reads the configuration of the bundle at `dir` (the current directory if absent), and begins with its network namespace:
+/// that takes as long as all that follows until the init stage wants it.
+pub fn open(dir: Option<&Path>) -> Result<Unparsed> {
     let here = std::env::current_dir().context("find the current directory")?;
     let dir = match dir {
         Some(dir) => normal(&here.join(dir)),
@@ -35,18 +48,37 @@ pub fn load(dir: Option<&Path>) -> Result<Bundle> {
             _ => error,
         }
     })?;
-    let spec = parse_config(&config, &text)?;
-    let rootfs = match spec.root() {
-        Some(root) if !root.path().as_os_str().is_empty() => normal(&dir.join(root.path())),
-        _ => bail!("/root: root must be specified"),
-    };
-    let kind = std::fs::symlink_metadata(&rootfs)
-        .with_context(|| format!("/root/path: invalid rootfs: {}", rootfs.display()))?
-        .file_type();
-    if !kind.is_dir() {
-        bail!("/root/path: invalid rootfs: {}: not a directory", rootfs.display());
+    let network = if process::is_root() && asks_for_network(&text) { Ahead::network() } else { None };
+    Ok(Unparsed { dir, config, text, network })
+}
+
+impl Unparsed {
+    /// Parses the configuration and finds the root filesystem.
+    pub fn parse(self) -> Result<Bundle> {
+        let Unparsed { dir, config, text, network } = self;
+        let spec = parse_config(&config, &text)?;
+        let rootfs = match spec.root() {
+            Some(root) if !root.path().as_os_str().is_empty() => normal(&dir.join(root.path())),
+            _ => bail!("/root: root must be specified"),
+        };
+        let kind = std::fs::symlink_metadata(&rootfs)
+            .with_context(|| format!("/root/path: invalid rootfs: {}", rootfs.display()))?
+            .file_type();
+        if !kind.is_dir() {
+            bail!("/root/path: invalid rootfs: {}: not a directory", rootfs.display());
+        }
+        Ok(Bundle { dir, spec, rootfs, network })
     }
-    Ok(Bundle { dir, spec, rootfs })
+}
+
+/// Does the configuration look as if the runtime will make a network namespace (`Namespaces::network_by_runtime`)? A guess
+/// from its bytes: a wrong one costs time and nothing else.
+fn asks_for_network(text: &[u8]) -> bool {
+    let has = |text: &[u8], word: &[u8]| text.windows(word.len()).any(|window| window == word);
+    let Some(at) = text.windows(12).position(|window| window == b"\"namespaces\"") else { return false };
+    let list = text[at..].split(|&byte| byte == b']').next().unwrap_or_default();
+    let of_type = |word: &[u8]| list.split(|&byte| byte == b'}').find(|entry| has(entry, word));
+    of_type(b"\"user\"").is_none() && of_type(b"\"network\"").is_some_and(|entry| !has(entry, b"\"path\""))
 }
 
 /// The configuration that `path` holds.
@@ -150,6 +182,23 @@ pub fn normal(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_new_network_namespace_is_guessed() {
+        for (namespaces, guess) in [
+            (r#""namespaces": [{"type": "pid"}, {"type": "network"}]"#, true),
+            (r#""namespaces":[{"type":"pid"},{"type":"network"}],"x":{"path":"/x","y":"user"}"#, true),
+            (r#""namespaces": [{"type": "network"}, {"type": "mount", "path": "/x"}]"#, true),
+            (r#""namespaces": [{"type": "network", "path": "/x"}, {"type": "mount"}]"#, false),
+            (r#""namespaces": [{"path": "/x", "type": "network"}]"#, false),
+            (r#""namespaces": [{"type": "user"}, {"type": "network"}]"#, false),
+            (r#""namespaces": [{"type": "pid"}], "x": "network""#, false),
+            (r#""namespaces": "#, false),
+            (r#""x": [{"type": "network"}]"#, false),
+        ] {
+            assert_eq!(asks_for_network(namespaces.as_bytes()), guess, "{namespaces}");
+        }
+    }
 
     #[test]
     fn files_are_bounded() {

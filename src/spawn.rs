@@ -22,6 +22,7 @@ use crate::plan::{self, Plan};
 use crate::resctrl::Group;
 use crate::state::{self, Dir, State, Store};
 use crate::sync::{Frame, Kind, Wire};
+use crate::sys::ahead::Ahead;
 use crate::sys::process::{Cloned, Ended};
 use crate::sys::{Errno, exe, fs, process};
 use anyhow::{Context, Result, bail};
@@ -195,6 +196,8 @@ struct Launch<'a> {
     home_network: Option<OwnedFd>,
     /// User namespaces with the mappings of mounts.
     idmaps: Vec<(usize, OwnedFd)>,
+    /// The container's network namespace, if it was begun already.
+    network: Option<Ahead>,
     /// The runtime has made the container's network namespace and is in it.
     in_new_network: bool,
 }
@@ -202,6 +205,7 @@ struct Launch<'a> {
 /// Makes the container: to the gate, or to the running program.
 pub fn start(store: &Store, request: &mut Request) -> Result<Started> {
     let seal = request.seal.take();
+    let mut network = request.bundle.network.take();
     let request = &*request;
     state::check_id(&request.id)?;
     let plan = plan(request)?;
@@ -212,11 +216,13 @@ pub fn start(store: &Store, request: &mut Request) -> Result<Started> {
     }
     let seen = !plan.namespaces.makes(libc::CLONE_NEWPID);
     if let (Some(seal), true) = (&seal, seen) {
-        // In a pid namespace with others the init stage can be seen from its birth.
+        // In a pid namespace with others the init stage can be seen from its birth. Nobody else may run in the
+        // mappings that are replaced.
+        network = None;
         seal.apply().context("protect the own executable")?;
     }
     let begun = begin(store, request, &plan)?;
-    launch(request, plan, seal, begun)
+    launch(request, plan, seal, network, begun)
 }
 
 /// Compiles the plan of the requested container; a user namespace to join says itself how it maps ids.
@@ -339,7 +345,13 @@ pub fn begin(store: &Store, request: &Request, plan: &Plan) -> Result<Begun> {
 }
 
 /// Starts the init stage of a container that was begun, and lets it go as far as the request says.
-fn launch(request: &Request, plan: Plan, seal: Option<exe::Seal>, begun: Begun) -> Result<Started> {
+fn launch(
+    request: &Request,
+    plan: Plan,
+    seal: Option<exe::Seal>,
+    network: Option<Ahead>,
+    begun: Begun,
+) -> Result<Started> {
     let Begun { mut guard, state: mut container, cgroup, gate, notify, lock: _lock } = begun;
     let spec = &request.bundle.spec;
     let hooks = spec.hooks().as_ref();
@@ -365,6 +377,7 @@ fn launch(request: &Request, plan: Plan, seal: Option<exe::Seal>, begun: Begun) 
     }
     let mut launch = Launch {
         seal,
+        network,
         request,
         plan: &plan,
         cgroup: &cgroup,
@@ -532,7 +545,7 @@ impl Launch<'_> {
         // The child mounts meanwhile: the network namespace alone is a fifth of a container start.
         if new_network {
             if !self.in_new_network {
-                process::unshare(libc::CLONE_NEWNET).context("make the network namespace")?;
+                self.make_network().context("make the network namespace")?;
                 self.in_new_network = true;
             }
             if let Some(devices) = &mut guard.net_devices {
@@ -571,6 +584,14 @@ impl Launch<'_> {
             // execve has closed the child's end.
             Frame::End if !self.request.gate => Ok(true),
             other => self.ended(other, guard, into_cgroup),
+        }
+    }
+
+    /// Enters a new network namespace: the one that was begun, where it has come to an end.
+    fn make_network(&mut self) -> crate::sys::Result<()> {
+        match self.network.take().map(Ahead::take) {
+            Some(Ok(file)) => process::setns(file.as_fd(), libc::CLONE_NEWNET),
+            _ => process::unshare(libc::CLONE_NEWNET),
         }
     }
 

@@ -29,15 +29,16 @@ pub fn create(global: &Global, args: cli::Create) -> Result<ExitCode> {
 pub fn request(global: &Global, store: &Store, args: cli::Create, detached: bool) -> Result<Request> {
     layout::populate_stack();
     let signal_mask = SigSet::thread_get_mask().context("read the signal mask")?;
+    let unparsed = bundle::open(args.bundle.as_deref())?;
     // Before anything is connected or made, because it may start the program anew.
-    let sealed = exe::prepare().map_err(|_| spawn::NeedsRestart.into());
-    let seal = spawn::restart_if_needed(sealed, signal_mask)?;
+    let sealed = exe::prepare().map(|seal| (unparsed, seal)).map_err(|_| spawn::NeedsRestart.into());
+    let (unparsed, seal) = spawn::restart_if_needed(sealed, signal_mask)?;
     let listen_fds = activation();
     let preserve_fds = preserved(args.preserve_fds, listen_fds)?;
     let pid_file = args.pid_file.as_deref().map(absolute).transpose()?;
     let pidfd_socket = args.pidfd_socket.as_deref().map(absolute).transpose()?;
     let console_socket = args.console_socket.as_deref().filter(|path| !path.as_os_str().is_empty());
-    let mut bundle = bundle::load(args.bundle.as_deref())?;
+    let mut bundle = unparsed.parse()?;
     let notify = notify::callers_socket().is_some();
     if notify {
         check_id(&args.id)?;

@@ -33,6 +33,8 @@ pub fn restore(global: &Global, args: cli::Restore) -> Result<ExitCode> {
     let images = checkpoint::image_path(&args.criu)?;
     let directories = Directories::open(&images, args.criu.work_path.as_deref())?;
     let mut request = create::request(global, &store, args.create, args.detach)?;
+    // CRIU makes the namespaces.
+    request.bundle.network = None;
     request.gate = false;
     if args.detach {
         bring_back(&store, &request, options, &directories)?;

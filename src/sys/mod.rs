@@ -5,6 +5,7 @@
 //! Nothing here allocates unless its doc says so, because most of it runs between clone and exec.
 #![allow(unsafe_code)]
 
+pub mod ahead;
 pub mod alloc;
 pub mod bpf;
 pub mod exe;
