@@ -21,6 +21,11 @@ tests!["devices":
     listed_over_an_existing_file deviates ["runc" = "leaves the file", "crun" = "leaves the file"],
     listed_through_a_link,
     no_nodes_with_bound_dev,
+    bound_over_a_node,
+    terminals_mounted_before_dev,
+    dev_mounted_twice,
+    readonly_dev,
+    directory_for_a_link,
     image_links_in_dev,
     cgroup_denies,
     cgroup_allows_listed,
@@ -97,6 +102,60 @@ fn nothing_else(cx: &Cx) -> Result<()> {
     ];
     wanted.sort();
     eq("names in /dev", names, wanted)
+}
+
+const PROC: &str = r#"{"destination": "/proc", "type": "proc", "source": "proc"}"#;
+const DEV: &str = r#"{"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755", "size=65536k"]}"#;
+const PTS: &str = r#"{"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["newinstance", "ptmxmode=0666"]}"#;
+
+/// The report from inside a container with these mounts.
+fn with_mounts(cx: &Cx, mounts: &[&str]) -> Result<Value> {
+    let mut b = cx.bundle()?;
+    b.set("/mounts", serde_json::from_str(&format!("[{}]", mounts.join(",")))?);
+    b.inside()
+}
+
+/// As engines bind a device that the container is to have; the others stand beside it.
+fn bound_over_a_node(cx: &Cx) -> Result<()> {
+    let bind = r#"{"destination": "/dev/null", "type": "bind", "source": "/dev/null", "options": ["bind"]}"#;
+    let v = with_mounts(cx, &[PROC, DEV, PTS, bind])?;
+    for (name, number) in DEFAULTS {
+        same(name, &json!([v["dev"][name]["type"], v["dev"][name]["rdev"]]), json!(["c", number]))?;
+    }
+    Ok(())
+}
+
+/// A list is mounted in its order: what comes later covers what was there.
+fn terminals_mounted_before_dev(cx: &Cx) -> Result<()> {
+    let v = with_mounts(cx, &[PROC, PTS, DEV])?;
+    same("pts below the new /dev", &v["dev"]["pts"], Value::Null)?;
+    same("null", &v["dev"]["null"]["rdev"], json!("1:3"))
+}
+
+/// The devices are in the one that shows.
+fn dev_mounted_twice(cx: &Cx) -> Result<()> {
+    let v = with_mounts(cx, &[PROC, DEV, PTS, DEV])?;
+    same("pts below the second /dev", &v["dev"]["pts"], Value::Null)?;
+    for (name, number) in DEFAULTS {
+        same(name, &v["dev"][name]["rdev"], json!(number))?;
+    }
+    Ok(())
+}
+
+fn readonly_dev(cx: &Cx) -> Result<()> {
+    let mut b = cx.bundle()?;
+    let dev = DEV.replace("\"nosuid\"", "\"nosuid\", \"ro\"");
+    b.set("/mounts", serde_json::from_str(&format!("[{PROC},{dev},{PTS}]"))?);
+    let got = b.lines(&["seq", "open", "/dev/null", "rw", "---", "create", "/dev/x", "x"])?;
+    eq("a device and a new file", got, ["ok", "EROFS"])
+}
+
+/// A directory in the place of a link stays one.
+fn directory_for_a_link(cx: &Cx) -> Result<()> {
+    let fd = r#"{"destination": "/dev/fd", "type": "tmpfs", "source": "tmpfs", "options": ["mode=711"]}"#;
+    let v = with_mounts(cx, &[PROC, DEV, PTS, fd])?;
+    same("fd", &json!([v["dev"]["fd"]["type"], v["dev"]["fd"]["mode"]]), json!(["d", "711"]))?;
+    same("stdin", &v["dev"]["stdin"]["target"], json!("/proc/self/fd/0"))
 }
 
 /// Without a mount on /dev they are made in the image's directory.
