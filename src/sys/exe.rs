@@ -177,9 +177,6 @@ fn reseat(file: &OwnedFd) -> Result<()> {
             if length > DATA_MAX {
                 return Err(Errno::E2BIG);
             }
-            if length > DATA_MAX {
-                return Err(Errno::E2BIG);
-            }
             let copy = KEPT.0.get().cast::<u8>();
             // SAFETY: `start..start + length` is the mapped writable segment of this very program (its last page is
             // mapped whole). `KEPT` is large enough, page-aligned and zero in the file, so it lies behind that range.
