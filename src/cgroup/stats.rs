@@ -418,13 +418,14 @@ pub fn numbers(text: &str) -> impl Iterator<Item = u64> + '_ {
     text.split_whitespace().filter_map(|field| field.parse().ok())
 }
 
-/// `0-2,5` → 0, 1, 2, 5.
+/// `0-2,5` → 0, 1, 2, 5. The kernel lists them in order; what does not go on in it is left out.
 pub fn ranges(text: &str) -> Vec<u16> {
-    let mut all = Vec::new();
+    let mut all: Vec<u16> = Vec::new();
     for part in text.trim().split(',') {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         if let (Ok(first), Ok(last)) = (first.parse(), last.parse()) {
-            all.extend::<std::ops::RangeInclusive<u16>>(first..=last);
+            let next = all.last().map_or(Some(0), |&last| last.checked_add(1));
+            all.extend(next.into_iter().flat_map(|next| next.max(first)..=last));
         }
     }
     all
@@ -521,6 +522,8 @@ mod tests {
     fn formats_of_the_kernel() {
         assert_eq!(ranges("0-2,5\n"), [0, 1, 2, 5]);
         assert!(ranges("\n").is_empty());
+        assert_eq!(ranges("0,0-65535,94").len(), 65_536);
+        assert_eq!(ranges("3,1-4"), [3, 4]);
         let text = "some avg10=0.50 avg60=0.00 avg300=1.25 total=15605\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=9\n";
         let some = Pressure { avg10: 0.5, avg300: 1.25, total: 15605, ..Default::default() };
         let full = Pressure { total: 9, ..Default::default() };
