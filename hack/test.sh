@@ -93,7 +93,7 @@ stage seccomp plain sh -c "cd '$suite_dir/seccomp-differential' && cargo test --
 stage corpora plain make --no-print-directory corpora
 stage suite-build plain sh -c "cd '$suite_dir' && cargo build --release --target $target"
 if [ "$(id -u)" != 0 ]; then
-    for name in suite-v1 suite-v2 suite-uml suite-systemd suite-systemd-v1 security-v1 security-v2 sweep-v1 sweep-v2; do
+    for name in suite-v1 suite-v2 suite-hybrid suite-uml suite-systemd suite-systemd-v1 suite-systemd-hybrid security-v1 security-v2 sweep-v1 sweep-v2; do
         skip "$name" "needs root"
     done
 else
@@ -101,6 +101,11 @@ else
     need criu criu || true # its tests skip without it
     stage suite-v1 counts "$suite" --view v1
     stage suite-v2 counts "$suite" --view v2
+    if [ -e /sys/fs/cgroup/unified/cgroup.procs ]; then
+        stage suite-hybrid counts "$suite" --view host cgroups/ kill/ pause/ frozen/ resources/ update/ exec/ mounts/cgroup
+    else
+        skip suite-hybrid "no cgroup2 tree beside hierarchies of v1 here"
+    fi
     if [ ! -x "${LAB:=/var/tmp/naru-lab}/forky/usr/bin/linux.uml" ] && [ "${NARU_NO_LAB-}" != 1 ] && { wanted suite-uml || wanted suite-systemd; }; then
         need mmdebstrap mmdebstrap && need patchelf patchelf && need jq jq && hack/lab.sh >"$work/lab.log" 2>&1
     fi
@@ -117,6 +122,8 @@ else
         env "RUNTIME=$naru" "$suite" --systemd --view host systemd/ resources/ update/ pause/ events/ kill/
     stage suite-systemd-v1 counts "$suite_dir/uml.sh" --systemd=v1 --timeout 300 \
         env "RUNTIME=$naru" "$suite" --systemd --view host systemd/ resources/ pause/
+    stage suite-systemd-hybrid counts "$suite_dir/uml.sh" --systemd=hybrid --timeout 300 \
+        env "RUNTIME=$naru" "$suite" --systemd --view host systemd/ cgroups/ pause/
     need busybox busybox-static
     stage security-build plain sh -c "cd '$suite_dir/security' && cargo build --release --target $target"
     security=$suite_dir/security/target/$target/release/security

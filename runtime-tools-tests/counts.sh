@@ -14,8 +14,8 @@
 #   v1 v2                    the machine's kernel; a private view of its v1 hierarchies, a fresh cgroup2 tree (`suite --view`)
 #   hybrid                   the same with v1 hierarchies and a cgroup2 tree beside them, where the machine has both
 #   uml                      User-mode Linux: pure cgroup v2 with cpu, io, memory, pids
-#   systemd systemd-v1       the same with systemd as the first process and its cgroup driver for every container; of the
-#                            tests those whose names contain one of $systemd_words
+#   systemd systemd-v1       the same with systemd as the first process and its cgroup driver for every container, on v2, v1 and
+#   systemd-hybrid           the hybrid; of the tests those whose names contain one of $systemd_words
 #   checkpoint-v1 -v2        the machine's kernel with the lab's CRIU; the group `checkpoint` alone
 #
 # Prints `passed / deviating / failed / skipped`: deviating are the failures that the test names as known of that runtime.
@@ -50,7 +50,7 @@ done
 if [ ${#runtimes[@]} = 0 ]; then
     runtimes=("naru=$repository/target/$(uname -m)-unknown-linux-musl/release/naru" runc=lab:/usr/sbin/runc crun=lab:/usr/bin/crun)
 fi
-[ ${#environments[@]} != 0 ] || environments=(v1 v2 hybrid uml systemd systemd-v1 checkpoint-v1 checkpoint-v2)
+[ ${#environments[@]} != 0 ] || environments=(v1 v2 hybrid uml systemd systemd-v1 systemd-hybrid checkpoint-v1 checkpoint-v2)
 [ -x "$suite" ] || die "no $suite: cargo build --release --target $(uname -m)-unknown-linux-musl in $here"
 [ -x "$root/usr/sbin/runc" ] || die "no lab in $LAB: make lab"
 mkdir -p "$out"
@@ -70,9 +70,22 @@ in_lab() {
     esac
 }
 
+# Why a runtime makes no container at all there.
+refuses() { # ENVIRONMENT PROGRAM
+    case $1-$("$2" --version | head -n 1) in
+    *hybrid-crun*) echo "refuses the hybrid" ;;
+    systemd-v1-crun*) echo "wants a cpuset hierarchy" ;;
+    esac
+}
+
 run_in() { # ENVIRONMENT RUNTIME
-    local machine lab binds=()
+    local machine lab refusal binds=()
     machine=$(on_machine "$2") lab=$(in_lab "$2")
+    refusal=$(refuses "$1" "$machine")
+    if [ -n "$refusal" ]; then
+        echo "0 passed, 0 failed, 0 skipped: $refusal"
+        return
+    fi
     # shellcheck disable=SC2086 # words
     # A program of the machine is not in the lab, unless this repository holds it.
     case $lab in "$repository"/*) ;; "$machine") binds=(--bind "$machine:$machine") ;; esac
@@ -83,15 +96,11 @@ run_in() { # ENVIRONMENT RUNTIME
             echo "0 passed, 0 failed, 0 skipped: this machine has no such tree"
             return
         fi
-        if RUNTIME=$machine "$suite" --view host lifecycle/walk | grep -q 'hybrid mode not supported'; then
-            echo "0 passed, 0 failed, 0 skipped: refuses the hybrid"
-            return
-        fi
         RUNTIME=$machine timeout -k 10 1200 "$suite" --view host
         ;;
     uml) "$here/uml.sh" --timeout 1800 env "RUNTIME=$machine" "$suite" --view host ;;
     systemd) "$here/uml.sh" --systemd "${binds[@]}" --timeout 2400 env "RUNTIME=$lab" "$suite" --systemd --view host $systemd_words ;;
-    systemd-v1) "$here/uml.sh" --systemd=v1 --timeout 2400 env "RUNTIME=$machine" "$suite" --systemd --view host $systemd_words ;;
+    systemd-v1 | systemd-hybrid) "$here/uml.sh" "--systemd=${1#systemd-}" --timeout 2400 env "RUNTIME=$machine" "$suite" --systemd --view host $systemd_words ;;
     checkpoint-v1 | checkpoint-v2)
         timeout -k 10 1200 "$repository/hack/enter-lab.sh" --cgroup "${1#checkpoint-}" "${binds[@]}" --bind "$repository:$repository" \
             "$root" env "RUNTIME=$lab" "$suite" --view "${1#checkpoint-}" checkpoint/
@@ -101,6 +110,9 @@ run_in() { # ENVIRONMENT RUNTIME
 }
 
 complete() { grep -q '^[0-9]* passed, [0-9]* failed, [0-9]* skipped' "$1" 2>/dev/null; }
+
+# How many tests a run had.
+count() { grep -cE '^(ok  |FAIL|SKIP) ' "$1" || true; }
 
 # A cell from the lines of some logs that are about tests of a group (or all).
 cell() { # GROUP LOG..
@@ -130,7 +142,13 @@ fi
 printf '| environment |' && printf ' %s |' "${runtimes[@]%%=*}" && echo
 printf '|---|' && printf '%s' "${runtimes[@]/*/---|}" && echo
 for environment in "${environments[@]}"; do
-    printf '| %s |' "$environment"
+    tests=0
+    for runtime in "${runtimes[@]}"; do
+        log=$out/$environment.${runtime%%=*}.log
+        if complete "$log"; then tests=$(count "$log"); fi
+        [ "$tests" = 0 ] || break
+    done
+    printf '| %s, %d tests |' "$environment" "$tests"
     for runtime in "${runtimes[@]}"; do
         log=$out/$environment.${runtime%%=*}.log
         if grep -q '^0 passed, 0 failed, 0 skipped: ' "$log" 2>/dev/null; then

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs a command on pure cgroup v2 with every controller, in User-mode Linux: a kernel that runs as a process.
 #
-#   runtime-tools-tests/uml.sh [--systemd[=v1]] [--root DIR] [--bind SOURCE:TARGET].. [--timeout SECONDS] [--memory SIZE]
+#   runtime-tools-tests/uml.sh [--systemd[=v1|=hybrid]] [--root DIR] [--bind SOURCE:TARGET].. [--timeout SECONDS] [--memory SIZE]
 #       [--lsm NAMES] CMD [ARG..]
 #
 # The command sees this machine's files (or those of DIR, such as the lab root of hack/lab.sh) and may change them as it
@@ -10,8 +10,9 @@
 # are ours. Else the status is 124 when the deadline passed (default: 300 s), 125 when the kernel did not get to the end.
 #
 # With --systemd the root's systemd is the first process, with a message bus, and the command is a service of it (default
-# root: the lab's, whose systemd is new). --systemd=v1 has it use the hierarchies of cgroup v1, which only systemd before
-# 258 can (default root: the machine's); this kernel has cpu, cpuacct, blkio, devices, freezer, net_cls and pids there.
+# root: the lab's, whose systemd is new). --systemd=v1 has it use the hierarchies of cgroup v1, --systemd=hybrid a cgroup2 tree
+# beside them, which only systemd before 258 can (default root: the machine's); this kernel has cpu, cpuacct, blkio, devices,
+# freezer, net_cls and pids there.
 #
 # On the machine nothing is touched: the kernel's process has mount and pid namespaces of its own, where all but a scratch
 # directory is read-only. The kernel is the lab's ($LAB, hack/lab.sh) or else the machine's package user-mode-linux; Linux 6.1
@@ -34,7 +35,7 @@ boot() {
     while [ $# -gt 0 ]; do
         case $1 in
         --systemd) first=systemd && shift ;;
-        --systemd=v1) first=systemd-v1 && shift ;;
+        --systemd=v1 | --systemd=hybrid) first=systemd-${1#*=} && shift ;;
         --root) root=$(realpath -e "${2-}") && shift 2 ;;
         --bind) binds+=("$(realpath -e "${2%%:*}"):${2#*:}") && shift 2 ;;
         --timeout) seconds=${2-} && shift 2 ;;
@@ -62,7 +63,7 @@ boot() {
     if [ $first != command ] && { [ ! -x "$root/lib/systemd/systemd" ] || [ ! -e "$root/usr/bin/dbus-daemon" ]; }; then
         skip "no systemd with a message bus in $root"
     fi
-    if [ $first = systemd-v1 ] && [ "$("$root/lib/systemd/systemd" --version | awk 'NR == 1 { print $2 }')" -ge 258 ]; then
+    if [[ $first = systemd-* ]] && [ "$("$root/lib/systemd/systemd" --version | awk 'NR == 1 { print $2 }')" -ge 258 ]; then
         skip "the systemd of $root has no cgroup v1"
     fi
 
@@ -73,7 +74,7 @@ boot() {
 
     # On v2 no group but the first has a real-time budget, so that real-time policies could not be tried; v1 has one each.
     local budgets=rt_group_sched=0
-    [ $first != systemd-v1 ] || budgets=
+    [[ $first != systemd-* ]] || budgets=
 
     # unshare --fork holds back SIGTERM, hence SIGKILL; the pid namespace ends with it, and with that all its processes.
     # seccomp=on: processes run under a filter instead of ptrace; containers start 1.4 to 1.9 times as fast.
@@ -155,7 +156,7 @@ inside() {
     mount -t proc proc $new/proc
     mount -t sysfs sysfs $new/sys
     mount -t securityfs securityfs $new/sys/kernel/security || true # with --lsm apparmor
-    if [ "$first" != systemd-v1 ]; then
+    if [[ $first != systemd-* ]]; then
         mount -t cgroup2 cgroup2 $new/sys/fs/cgroup
     fi
     if [ "$first" = command ]; then
@@ -211,7 +212,7 @@ power_off() {
 
 # Only what the tests need is started: neither udev nor the journal, and no waiting for what the default target wants.
 become_systemd() {
-    local units=/run/systemd/system unit arguments=(--unit=uml.target --show-status=false --log-target=null)
+    local units=/run/systemd/system unit own=1 arguments=(--unit=uml.target --show-status=false --log-target=null)
     local early=$'[Unit]\nDefaultDependencies=no'
     mkdir -p $units
     for unit in dbus.socket dbus.service user@.service user-runtime-dir@.service systemd-logind.service; do
@@ -221,10 +222,11 @@ become_systemd() {
     printf '%s\n' "$early" 'Requires=dbus.socket uml.service' >$units/uml.target
     printf '%s\n' "$early" 'Requires=dbus.socket' 'After=dbus.socket' '[Service]' 'Type=oneshot' 'Delegate=yes' \
         'TimeoutStartSec=infinity' 'StandardInput=null' "ExecStart=$BASH $self --serve" >$units/uml.service
-    if [ "$1" = systemd-v1 ]; then
+    if [[ $1 = systemd-* ]]; then
         arguments+=(--system)
+        [ "$1" = systemd-v1 ] || own=0
         export SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1 \
-            SYSTEMD_PROC_CMDLINE="systemd.unified_cgroup_hierarchy=0 systemd.legacy_systemd_cgroup_controller=1"
+            SYSTEMD_PROC_CMDLINE="systemd.unified_cgroup_hierarchy=0 systemd.legacy_systemd_cgroup_controller=$own"
     fi
     mkdir -p /run/dbus
     exec /lib/systemd/systemd "${arguments[@]}" </dev/null >/dev/null 2>&1

@@ -218,7 +218,7 @@ fn supervise(o: &Options) -> Result<i32> {
 fn report(o: &Options, test: &Test, args: &Value, kind: &str, counts: &Mutex<[usize; 4]>) {
     let start = Instant::now();
     let verdict = stage::run(args).unwrap_or_else(|e| Verdict::Fail(format!("{e:#}")));
-    let deviation = test.deviates.iter().find(|(peer, _)| *peer == kind).map(|(_, why)| *why);
+    let deviation = test.deviation(kind);
     let time = if o.times { format!(" [{} ms]", start.elapsed().as_millis()) } else { String::new() };
     let (slot, line) = match (verdict, deviation) {
         (Verdict::Pass, None) => {
@@ -240,6 +240,14 @@ fn report(o: &Options, test: &Test, args: &Value, kind: &str, counts: &Mutex<[us
         // What the test itself printed.
         let log = Path::new(args["dir"].as_str().unwrap_or_default()).join("log");
         print!("{}", fs::read_to_string(log).unwrap_or_default());
+    }
+    if !o.systemd {
+        // Room for the next ones: it is all memory. A test's mounts, other than with systemd, have gone with its mount namespace.
+        let dir = args["dir"].as_str().unwrap_or_default();
+        let removed = Command::new("rm").args(["-rf", "--one-file-system", "--", dir]).status();
+        if !removed.is_ok_and(|status| status.success()) {
+            println!("# {dir} is left");
+        }
     }
     if let Ok(mut counts) = counts.lock() {
         counts[slot] += 1;

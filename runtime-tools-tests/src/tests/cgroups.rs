@@ -135,21 +135,22 @@ fn hybrid_has_both(cx: &Cx) -> Result<()> {
     cx.need_hybrid()?;
     let before = cx.snapshot()?;
     let mut b = cx.bundle()?;
-    b.probe(&["sleep"]).set("/linux/cgroupsPath", json!(format!("{}/both", cx.cgroup)));
+    let name = cx.id();
+    let path = match cx.systemd {
+        true => format!("system.slice:both:{name}"),
+        false => format!("{}/{name}", cx.cgroup),
+    };
+    b.probe(&["sleep"]).set("/linux/cgroupsPath", json!(path));
     let c = b.start()?;
     let file = cx.path("pid");
     c.exec(&["--detach", "--pid-file", &file.display().to_string()], &["sleep"])?.ok()?;
     let second: i32 = fs::read_to_string(&file)?.parse()?;
-    let wanted: Vec<PathBuf> =
-        cgroup::trees()?.iter().map(|tree| tree.mount.join(&cx.cgroup[1..]).join("both")).collect();
     for pid in [c.pid()?, second] {
-        for dir in &wanted {
-            let text = fs::read_to_string(dir.join("cgroup.procs"))?;
-            ensure!(
-                text.lines().any(|line| line == pid.to_string()),
-                "{}: {pid} is not in {text:?}",
-                dir.display()
-            );
+        for tree in cgroup::trees()? {
+            let controller = tree.controllers.first().filter(|_| !tree.v2);
+            let dir = cgroup::directory_of(pid, controller.map_or("", String::as_str))?;
+            ensure!(dir.starts_with(&tree.mount), "{}: not in {}", dir.display(), tree.mount.display());
+            ensure!(dir.to_string_lossy().contains(&name), "{pid} is in {}", dir.display());
         }
     }
     // Processes below, in one tree alone, belong to it as well.
@@ -163,6 +164,7 @@ fn hybrid_has_both(cx: &Cx) -> Result<()> {
 /// Nobody freezes that tree, but what somebody has frozen must not be waited for without end.
 fn hybrid_frozen_above(cx: &Cx) -> Result<()> {
     cx.need_hybrid()?;
+    cx.need_systemd(false)?;
     let above = format!("{}/above", cx.cgroup);
     cgroup::make(&above)?;
     let tree = cgroup::trees()?.into_iter().find(|tree| tree.v2).context("no cgroup2 tree")?;

@@ -20,7 +20,7 @@ use std::time::Duration;
 pub const TESTS: &[Test] = &[
     test("exhausted/descriptors", descriptors, &[RUNC_LEAKS, CRUN_LEAKS]),
     test("exhausted/address_space", address_space, &[GO, CRUN_LEAKS]),
-    test("exhausted/memory", memory, &[KILLED]),
+    test("exhausted/memory", memory, &[KILLED, CRUN_LEAKS]),
     test("exhausted/processes", processes, &[GO, ("crun", "says it in two lines")]),
     test("exhausted/blocks", blocks, &[CRUN_LEAKS]),
     test("exhausted/inodes", inodes, &[CRUN_LEAKS]),

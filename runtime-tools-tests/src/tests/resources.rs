@@ -35,7 +35,8 @@ tests!["resources":
     blkio_weight_v1,
     io_v2,
     hugetlb,
-    network_v1,
+    network_class_v1,
+    network_priorities_v1,
     unified_v2,
     unified_missing_controller_v2 deviates ["crun" = "leaves the cgroup behind"],
     unified_on_v1_fails deviates ["crun" = "leaves the cgroup behind"],
@@ -371,13 +372,16 @@ fn hugetlb(cx: &Cx) -> Result<()> {
     )
 }
 
-fn network_v1(cx: &Cx) -> Result<()> {
+fn network_class_v1(cx: &Cx) -> Result<()> {
     cx.need_unified(false)?;
     cx.need_controller("net_cls")?;
+    check(cx, json!({"network": {"classID": 255}}), "net_cls", &[("net_cls.classid", "255")])
+}
+
+fn network_priorities_v1(cx: &Cx) -> Result<()> {
+    cx.need_unified(false)?;
     cx.need_controller("net_prio")?;
-    let resources = json!({"network": {"classID": 255, "priorities": [{"name": "lo", "priority": 10}]}});
-    check(cx, resources.clone(), "net_cls", &[("net_cls.classid", "255")])?;
-    let c = set(cx, resources)?.create()?;
+    let c = set(cx, json!({"network": {"priorities": [{"name": "lo", "priority": 10}]}}))?.create()?;
     let text = cgroup::value_of(c.pid()?, "net_prio", "net_prio.ifpriomap")?;
     c.delete_force()?;
     ensure!(text.lines().any(|l| l == "lo 10"), "{text}");

@@ -30,7 +30,7 @@ tests!["user_namespaces":
     source_only_root_can_reach,
     hooks_see_the_namespaces,
     oom_score,
-    limits_above_the_own,
+    limits_above_the_own deviates ["crun" = "sets none for exec"],
     keyring,
     exec,
     exec_of_another_user,
