@@ -56,6 +56,11 @@ impl Record {
         }
     }
 
+    /// Before SIGKILL is sent: without the means for [`Record::thaw_killed`] it had better not be.
+    pub fn can_thaw_killed(&self) -> Result<()> {
+        if self.version == Version::V2 { Ok(()) } else { self.is_frozen().map(drop) }
+    }
+
     /// After SIGKILL was sent: on v1 a frozen process only dies once it is thawed.
     pub fn thaw_killed(&self) -> Result<()> {
         if self.version != Version::V2 && self.is_frozen()? { self.thaw() } else { Ok(()) }

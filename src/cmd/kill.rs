@@ -41,6 +41,9 @@ pub fn kill(global: &Global, args: cli::Kill) -> Result<ExitCode> {
 
 /// Signals the init process. A frozen one on cgroup v1 only dies once it is thawed.
 pub fn send(state: &State, init: BorrowedFd, signal: i32) -> Result<()> {
+    if signal == libc::SIGKILL {
+        state.cgroup.can_thaw_killed()?;
+    }
     match process::pidfd_signal(init, signal) {
         Ok(()) => {}
         Err(Errno::ESRCH) => bail!(NOT_RUNNING),
