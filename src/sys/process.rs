@@ -35,7 +35,8 @@ pub fn clone3(flags: u64, cgroup: Option<BorrowedFd>) -> Result<Cloned> {
         args.cgroup = cgroup.as_raw_fd() as u64;
     }
     // SAFETY: `args` is initialised and its size is given; no CLONE_VM, so the child runs on its own copy of this
-    // stack; this program has no other thread that could hold a lock (design rule: no threads before the last fork).
+    // stack; this program has no other thread that could hold a lock (design rule: no threads before the last fork), and the
+    // process of `ahead`, which may share this memory, takes none.
     let pid =
         match check(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) })
         {
