@@ -123,10 +123,18 @@ fn masked_with_image_null(cx: &Cx) -> Result<()> {
     b.set("/mounts", json!([{"destination": "/proc", "type": "proc", "source": "proc"}]));
     b.set("/linux/maskedPaths", json!(["/etc/plain", "/proc/sysrq-trigger"]))
         .set("/linux/readonlyPaths", json!([]));
-    symlink("/proc/sys/kernel/core_pattern", b.rootfs().join("dev/null"))?;
+    const PATTERN: &str = "/proc/sys/kernel/core_pattern";
+    symlink(PATTERN, b.rootfs().join("dev/null"))?;
     b.probe(&["cat", "/etc/plain"]).save()?;
     let before = cx.snapshot()?;
-    let out = b.run()?;
+    let pattern = fs::read(PATTERN)?;
+    let out = b.run();
+    if fs::read(PATTERN)? != pattern {
+        // The machine's: not to be left as a runtime has made it.
+        fs::write(PATTERN, &pattern)?;
+        cx.note("the runtime wrote to the host's core_pattern")?;
+    }
+    let out = out?;
     if out.code == 0 {
         eq("masked file", out.stdout.as_str(), "ok \"\"\n")?;
     }
