@@ -4,7 +4,7 @@ use super::apply;
 use super::create::Open;
 use super::record::Record;
 use super::resources::Limits;
-use super::systemd::properties::{of_resources, settle_weight};
+use super::systemd::properties::{keep_period, of_resources, settle_weight};
 use super::{Version, file, resources, v1, v2};
 use anyhow::{Result, bail};
 use oci_spec::runtime::LinuxResources;
@@ -28,6 +28,8 @@ impl Record {
         };
         if self.unit.is_some() && self.version == Version::V2 {
             settle_weight(&mut writes, true, &mut warnings);
+        } else if self.unit.is_some() {
+            keep_period(&mut writes, &in_force);
         }
         if !writes.is_empty() {
             self.main()?;

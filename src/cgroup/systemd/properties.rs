@@ -7,7 +7,7 @@
 use super::value::Value;
 use crate::cgroup::Version;
 use crate::cgroup::devices::{Exception, Kind, MKNOD, Policy, READ, WRITE};
-use crate::cgroup::resources::{Absent, Limits, Write, asked, pids_max};
+use crate::cgroup::resources::{Absent, Group, Limits, Write, asked, pids_max};
 use crate::cgroup::v2;
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime::LinuxResources;
@@ -91,6 +91,18 @@ pub fn settle_weight(writes: &mut Vec<Write>, again: bool, warnings: &mut Vec<St
             writes.insert(weight, Write::new("cpu", "cpu.idle", 0, field).if_absent(Absent::Skip));
         }
         _ => {}
+    }
+}
+
+/// On v1 systemd puts the period back to its default when it lifts the quota: an update of the quota writes it as well.
+pub fn keep_period(writes: &mut Vec<Write>, limits: &Limits) {
+    let has = |file: &str| writes.iter().position(|write| write.file == file);
+    if let (Some(quota), None) = (has("cpu.cfs_quota_us"), has("cpu.cfs_period_us"))
+        && limits.period != 0
+    {
+        let field = writes[quota].field.clone();
+        let period = Write::new("cpu", "cpu.cfs_period_us", limits.period, field);
+        writes.insert(quota, period.grouped(Group::Time));
     }
 }
 
@@ -482,6 +494,28 @@ mod tests {
                 (files.iter().map(|f| f.to_string()).collect(), warned),
                 "{json}"
             );
+        }
+    }
+
+    #[test]
+    fn the_period_stays() {
+        for (json, period, files) in [
+            (r#"{"cpu":{"quota":-1}}"#, 50_000, &["cpu.cfs_period_us=50000", "cpu.cfs_quota_us=-1"][..]),
+            (r#"{"cpu":{"quota":-1}}"#, 0, &["cpu.cfs_quota_us=-1"]),
+            (r#"{"cpu":{"shares":100}}"#, 50_000, &["cpu.shares=100"]),
+            (
+                r#"{"cpu":{"quota":100,"period":7000}}"#,
+                7000,
+                &["cpu.cfs_period_us=7000", "cpu.cfs_quota_us=100"],
+            ),
+        ] {
+            let limits = Limits { period, ..Limits::default() };
+            let resources = serde_json::from_str(json).unwrap();
+            let mut writes = crate::cgroup::v1::writes(&resources, &limits, &mut Vec::new()).unwrap();
+            keep_period(&mut writes, &limits);
+            let lines: Vec<_> =
+                writes.iter().map(|write| format!("{}={}", write.file, write.value)).collect();
+            assert_eq!(lines, files, "{json}");
         }
     }
 
