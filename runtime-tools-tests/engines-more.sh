@@ -19,8 +19,9 @@ docker_health() {
 }
 
 docker_oom() {
-    # Not at once: the shim begins to watch when the container has started.
-    docker run --name hungry --memory 24m --memory-swap 24m "$@" busybox sh -c 'sleep 1; exec tail /dev/zero'
+    # Not at once: the shim begins to watch when the container has started. Nor with the container's end, for with that systemd
+    # takes the cgroup away, often before the shim has read there what happened.
+    docker run --name hungry --memory 24m --memory-swap 24m "$@" busybox sh -c 'sleep 1; tail /dev/zero; sleep 2; exit 137'
     # The event has a way of its own, and may come after that of the end.
     wait_until 5 eval 'docker inspect -f "{{.State.OOMKilled}}" hungry | grep true'
     docker inspect -f '{{.State.OOMKilled}} {{.State.ExitCode}}' hungry
