@@ -395,7 +395,7 @@ fn parents_that_vanish_are_made_again() {
                 for parent in &parents {
                     let _ = file::remove_dir(file::ABSOLUTE, parent);
                 }
-                std::thread::sleep(Duration::from_micros(100));
+                std::thread::sleep(Duration::from_millis(1));
             }
         });
         for _ in 0..50 {
