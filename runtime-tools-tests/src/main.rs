@@ -42,6 +42,7 @@ struct Options {
 }
 
 fn main() -> ExitCode {
+    sys::attend_signals();
     let args: Vec<String> = std::env::args().skip(1).collect();
     let r = match args.as_slice() {
         [flag, stage, rest] if flag == "--stage" => stage::run_stage(stage, rest),

@@ -10,6 +10,15 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
+/// Whoever started the tests in the background (nohup, a shell's `&`) had these ignored, and every program below would
+/// inherit that.
+pub fn attend_signals() {
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
+        // SAFETY: the default action is always valid.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
 /// A descriptor that becomes readable when the process ends.
 pub fn pidfd_open(pid: u32) -> Result<OwnedFd> {
     // SAFETY: two integer arguments; the result is a new descriptor that nobody else owns.

@@ -73,6 +73,7 @@ struct Options {
 }
 
 fn main() -> ExitCode {
+    sys::attend_signals();
     let args: Vec<String> = std::env::args().skip(1).collect();
     let done = match args.as_slice() {
         [flag, stage, rest] if flag == "--stage" && stage == "test" => one_case(rest),
