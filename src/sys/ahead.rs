@@ -48,8 +48,16 @@ impl Ahead {
 
     /// The namespace, once it is made.
     pub fn take(self) -> Result<OwnedFd> {
-        let ahead = ManuallyDrop::new(self);
-        ahead.wait();
+        ManuallyDrop::new(self).outcome()
+    }
+
+    /// Waits for the other process, and takes what it has made out of `OUTCOME`.
+    fn outcome(&self) -> Result<OwnedFd> {
+        let null = std::ptr::null_mut();
+        // SAFETY: the status may be a null pointer.
+        while check(unsafe { libc::waitpid(self.pid, null, libc::__WALL) } as libc::c_long)
+            == Err(Errno::EINTR)
+        {}
         let outcome = OUTCOME.swap(-libc::EAGAIN, Ordering::SeqCst);
         if outcome < 0 {
             return Err(Errno::from_raw(-outcome));
@@ -58,24 +66,11 @@ impl Ahead {
         // was taken out of `OUTCOME`, so nobody else owns it.
         Ok(unsafe { OwnedFd::from_raw_fd(outcome) })
     }
-
-    fn wait(&self) {
-        let null = std::ptr::null_mut();
-        // SAFETY: the status may be a null pointer.
-        while check(unsafe { libc::waitpid(self.pid, null, libc::__WALL) } as libc::c_long)
-            == Err(Errno::EINTR)
-        {}
-    }
 }
 
 impl Drop for Ahead {
     fn drop(&mut self) {
-        self.wait();
-        let outcome = OUTCOME.swap(-libc::EAGAIN, Ordering::SeqCst);
-        if outcome >= 0 {
-            // SAFETY: as in `take`.
-            drop(unsafe { OwnedFd::from_raw_fd(outcome) });
-        }
+        drop(self.outcome());
     }
 }
 

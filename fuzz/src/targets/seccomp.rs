@@ -8,23 +8,13 @@
 use super::names_field;
 use crate::input::Input;
 use crate::interpret::{self, Call};
-use crate::libseccomp::{ACTIONS, Compare, Library};
+use crate::libseccomp::{ACTIONS, Compare, Library, OPS};
 use crate::plan::seccomp::arch::{self, Arch, NATIVE, X32_BIT};
 use crate::plan::seccomp::{compile, table};
 use oci_spec::runtime::LinuxSeccomp;
 use serde_json::{Value, json};
 use std::sync::OnceLock;
 
-/// In the order of libseccomp's `enum scmp_compare`, from 1 on.
-const OPERATORS: [&str; 7] = [
-    "SCMP_CMP_NE",
-    "SCMP_CMP_LT",
-    "SCMP_CMP_LE",
-    "SCMP_CMP_EQ",
-    "SCMP_CMP_GE",
-    "SCMP_CMP_GT",
-    "SCMP_CMP_MASKED_EQ",
-];
 /// Calls that are interesting on x86: those inside socketcall and ipc, the carriers, neighbours, those of one ABI only.
 const NAMES: [&str; 24] = [
     "read",
@@ -161,7 +151,7 @@ fn profile(input: &mut Input) -> Profile {
                     _ => input.number(),
                 };
                 near.push(value);
-                let operator = input.below(OPERATORS.len());
+                let operator = input.below(OPS.len());
                 let value_two = if operator == 6 { input.number() } else { 0 };
                 Condition { index: input.below(6), operator, value, value_two }
             })
@@ -194,7 +184,7 @@ fn numbers(arch: &Arch, name: &str) -> Numbers {
 impl Profile {
     fn json(&self) -> Value {
         let rule = |rule: &Rule| {
-            let condition = |c: &Condition| json!({"index": c.index, "op": OPERATORS[c.operator], "value": c.value, "valueTwo": c.value_two});
+            let condition = |c: &Condition| json!({"index": c.index, "op": OPS[c.operator], "value": c.value, "valueTwo": c.value_two});
             let mut value = json!({"names": rule.names, "action": rule.action.0,
                 "args": rule.conditions.iter().map(condition).collect::<Vec<_>>()});
             if let Some(errno) = rule.errno {
@@ -449,7 +439,7 @@ fn libseccomp() -> Option<&'static (Library, Vec<&'static str>)> {
 impl Condition {
     fn holds(&self, actual: u64, cut: u64) -> bool {
         let (actual, value) = (actual & cut, self.value & cut);
-        match OPERATORS[self.operator] {
+        match OPS[self.operator] {
             "SCMP_CMP_NE" => actual != value,
             "SCMP_CMP_LT" => actual < value,
             "SCMP_CMP_LE" => actual <= value,
@@ -462,7 +452,7 @@ impl Condition {
 
     /// An argument that meets it, if there is one.
     fn example(&self) -> u64 {
-        match OPERATORS[self.operator] {
+        match OPS[self.operator] {
             "SCMP_CMP_NE" | "SCMP_CMP_GT" => self.value.wrapping_add(1),
             "SCMP_CMP_LT" => self.value.wrapping_sub(1),
             "SCMP_CMP_MASKED_EQ" => self.value & self.value_two,

@@ -19,6 +19,17 @@ pub const ACTIONS: [(&str, u32); 9] = [
     ("SCMP_ACT_NOTIFY", 0x7fc0_0000),
 ];
 
+/// In the order of `enum scmp_compare`, from 1 on.
+pub const OPS: [&str; 7] = [
+    "SCMP_CMP_NE",
+    "SCMP_CMP_LT",
+    "SCMP_CMP_LE",
+    "SCMP_CMP_EQ",
+    "SCMP_CMP_GE",
+    "SCMP_CMP_GT",
+    "SCMP_CMP_MASKED_EQ",
+];
+
 /// `struct scmp_arg_cmp`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]

@@ -1,6 +1,6 @@
 //! Profiles: their form here, their JSON, and random ones.
 
-use crate::libseccomp::ACTIONS;
+use crate::libseccomp::{ACTIONS, OPS};
 use serde_json::{Value, json};
 
 #[derive(Clone, Debug)]
@@ -30,17 +30,6 @@ pub struct Arg {
     pub value: u64,
     pub value_two: u64,
 }
-
-/// In the order of `enum scmp_compare`, from 1 on.
-pub const OPS: [&str; 7] = [
-    "SCMP_CMP_NE",
-    "SCMP_CMP_LT",
-    "SCMP_CMP_LE",
-    "SCMP_CMP_EQ",
-    "SCMP_CMP_GE",
-    "SCMP_CMP_GT",
-    "SCMP_CMP_MASKED_EQ",
-];
 
 impl Action {
     /// The `SECCOMP_RET_*` value; EPERM where no errno is given.

@@ -1,7 +1,7 @@
 //! What runc makes of a profile, twice: with libseccomp's program behind runc's ENOSYS stub, and rule by rule without any program.
 
-use crate::libseccomp::{Compare, Library};
-use crate::profile::{Arg, OPS, Profile};
+use crate::libseccomp::{Compare, Library, OPS};
+use crate::profile::{Arg, Profile};
 use anyhow::{Result, bail, ensure};
 use seccompiler::sock_filter;
 use std::collections::BTreeMap;
