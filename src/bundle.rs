@@ -4,8 +4,10 @@ use crate::sys::ahead::Ahead;
 use crate::sys::process;
 use crate::{json, log};
 use anyhow::{Context, Result, bail};
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{LinuxSeccomp, Spec};
+use std::borrow::Cow;
 use std::io::Read;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// Largest config.json that is read, bytes.
@@ -21,6 +23,17 @@ pub struct Bundle {
     pub rootfs: PathBuf,
     /// The container's network namespace, in the making.
     pub network: Option<Ahead>,
+    /// `/linux/seccomp`, which is not in `spec` then.
+    late: Option<Late>,
+}
+
+/// A seccomp profile that is not parsed yet: it is most of an engine's configuration and wanted last, when the init stage
+/// is at work already.
+struct Late {
+    config: PathBuf,
+    text: Vec<u8>,
+    /// Where it is in the text.
+    range: Range<usize>,
 }
 
 /// A configuration that is read and not parsed yet.
@@ -56,7 +69,10 @@ impl Unparsed {
     /// Parses the configuration and finds the root filesystem.
     pub fn parse(self) -> Result<Bundle> {
         let Unparsed { dir, config, text, network } = self;
-        let spec = parse_config(&config, &text)?;
+        let (spec, late) = match parse_without_seccomp(&text) {
+            Some((spec, range)) => (check_config(&config, &text, spec)?, Some(range)),
+            None => (parse_config(&config, &text)?, None),
+        };
         let rootfs = match spec.root() {
             Some(root) if !root.path().as_os_str().is_empty() => normal(&dir.join(root.path())),
             _ => bail!("/root: root must be specified"),
@@ -67,8 +83,50 @@ impl Unparsed {
         if !kind.is_dir() {
             bail!("/root/path: invalid rootfs: {}: not a directory", rootfs.display());
         }
-        Ok(Bundle { dir, spec, rootfs, network })
+        let late = late.map(|range| Late { config, text, range });
+        Ok(Bundle { dir, spec, rootfs, network, late })
     }
+}
+
+impl Bundle {
+    /// The seccomp profile of the container's process, if it has one.
+    pub fn seccomp(&self) -> Result<Option<Cow<'_, LinuxSeccomp>>> {
+        if !self.has_seccomp() {
+            return Ok(None);
+        }
+        let Some(Late { config, text, range }) = &self.late else {
+            let linux = self.spec.linux().as_ref();
+            return Ok(linux.and_then(|linux| linux.seccomp().as_ref()).map(Cow::Borrowed));
+        };
+        let own =
+            std::str::from_utf8(&text[range.clone()]).ok().and_then(|own| serde_json::from_str(own).ok());
+        if let Some(profile) = own {
+            return Ok(Some(Cow::Owned(profile)));
+        }
+        // What is wrong with it is told as of the whole.
+        let spec = parse_config(config, text)?;
+        Ok(spec.linux().as_ref().and_then(|linux| linux.seccomp().clone()).map(Cow::Owned))
+    }
+
+    /// Whether there is one, parsed or not.
+    pub fn has_seccomp(&self) -> bool {
+        let parsed = self.spec.linux().as_ref().is_some_and(|linux| linux.seccomp().is_some());
+        self.spec.process().is_some() && (parsed || self.late.is_some())
+    }
+}
+
+/// The configuration without its seccomp profile, and where that is. None where that does not spare anything, and where any
+/// part may be wrong.
+pub fn parse_without_seccomp(text: &[u8]) -> Option<(Spec, Range<usize>)> {
+    /// Bytes that are parsed in the time that it takes to leave them out.
+    const WORTH_IT: usize = 1024;
+    let plain = std::str::from_utf8(text).ok()?;
+    let range = json::seccomp(plain).filter(|range| range.len() >= WORTH_IT)?;
+    if json::list_for_object(plain).is_some() {
+        return None;
+    }
+    let rest = [&plain[..range.start], "null", &plain[range.end..]].concat();
+    Some((serde_json::from_str(&rest).ok()?, range))
 }
 
 /// Does the configuration look as if the runtime will make a network namespace (`Namespaces::network_by_runtime`)? A guess
@@ -83,7 +141,11 @@ fn asks_for_network(text: &[u8]) -> bool {
 
 /// The configuration that `path` holds.
 pub fn parse_config(path: &Path, text: &[u8]) -> Result<Spec> {
-    let mut spec: Spec = parse(path, text)?;
+    check_config(path, text, parse(path, text)?)
+}
+
+/// What the types of the configuration do not tell. `text` is all of it.
+fn check_config(path: &Path, text: &[u8], mut spec: Spec) -> Result<Spec> {
     check_version(spec.version())?;
     // The crate oci-spec has a default for what the spec requires.
     if spec.process().as_ref().is_some_and(|process| process.io_priority().is_some())
@@ -198,6 +260,67 @@ mod tests {
         ] {
             assert_eq!(asks_for_network(namespaces.as_bytes()), guess, "{namespaces}");
         }
+    }
+
+    fn unparsed(text: &str) -> Unparsed {
+        // Any directory is a root filesystem here.
+        Unparsed { dir: "/".into(), config: "/config.json".into(), text: text.into(), network: None }
+    }
+
+    /// A profile that is worth being left for later, in a configuration that needs nothing else.
+    fn with_profile(profile: &str, rest: &str) -> String {
+        let calls = vec![r#"{"names":["getpid"],"action":"SCMP_ACT_ALLOW"}"#; 40].join(",");
+        let process = r#""process":{"cwd":"/","args":["sh"],"user":{"uid":0,"gid":0}}"#;
+        format!(
+            r#"{{"ociVersion":"1.0.0","root":{{"path":"/"}},{process},"linux":{{"seccomp":{{"defaultAction":"SCMP_ACT_ERRNO",
+            "syscalls":[{calls}{profile}]}}}}{rest}}}"#
+        )
+    }
+
+    #[test]
+    fn a_profile_that_is_parsed_late_is_the_same() {
+        for entry in
+            std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/runtime-tools-tests/configs")).unwrap()
+        {
+            let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+            let whole = parse_config(Path::new("config.json"), text.as_bytes()).unwrap();
+            let profile = whole.linux().as_ref().and_then(|linux| linux.seccomp().clone());
+            let Some((mut spec, range)) = parse_without_seccomp(text.as_bytes()) else {
+                assert!(profile.is_none(), "a real one is large");
+                continue;
+            };
+            assert!(spec.linux().as_ref().unwrap().seccomp().is_none());
+            let late = Late { config: "config.json".into(), text: text.into(), range };
+            let (dir, rootfs) = ("/".into(), "/".into());
+            let bundle = Bundle { dir, spec: spec.clone(), rootfs, network: None, late: Some(late) };
+            assert!(bundle.has_seccomp());
+            assert_eq!(bundle.seccomp().unwrap().as_deref(), profile.as_ref());
+            spec.linux_mut().as_mut().unwrap().set_seccomp(profile);
+            assert_eq!(spec, whole);
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_late_profile_is_told_as_of_the_whole() {
+        for (profile, error) in [
+            (r#",{"names":["x"],"action":1}"#, "/linux/seccomp/syscalls/40/action"),
+            (r#",{"names":["x"]}"#, "/linux/seccomp/syscalls/40"),
+            (r#",{"names":["x"],"action":"SCMP_ACT_LOG",}"#, "/linux/seccomp/syscalls/40"),
+        ] {
+            let text = with_profile(profile, "");
+            let bundle = unparsed(&text).parse().unwrap();
+            assert!(bundle.late.is_some() && bundle.has_seccomp());
+            let late = bundle.seccomp().unwrap_err().to_string();
+            assert!(late.contains(&format!(" {error}")), "{late}");
+            assert_eq!(
+                late,
+                parse_config(Path::new("/config.json"), text.as_bytes()).unwrap_err().to_string()
+            );
+        }
+        // Anything else that is wrong is found at once, with its place in the whole text.
+        let text = with_profile("", ",\n\"hostname\":1");
+        let error = unparsed(&text).parse().err().unwrap().to_string();
+        assert!(error.contains("/hostname: ") && error.contains("line 3"), "{error}");
     }
 
     #[test]

@@ -200,6 +200,8 @@ struct Launch<'a> {
     network: Option<Ahead>,
     /// The runtime has made the container's network namespace and is in it.
     in_new_network: bool,
+    /// The seccomp filter is compiled and kept.
+    has_filter: bool,
 }
 
 /// Makes the container: to the gate, or to the running program.
@@ -210,10 +212,6 @@ pub fn start(store: &Store, request: &mut Request) -> Result<Started> {
     state::check_id(&request.id)?;
     let plan = plan(request)?;
     explain::warn_of_capabilities(&plan.process);
-    if let Some(filter) = &plan.process.seccomp {
-        let listener = if filter.agent.is_some() { crate::sys::seccomp::FLAG_NEW_LISTENER } else { 0 };
-        log::debug(format_args!("seccomp filter flags: {}", filter.flags | listener));
-    }
     let seen = !plan.namespaces.makes(libc::CLONE_NEWPID);
     if let (Some(seal), true) = (&seal, seen) {
         // In a pid namespace with others the init stage can be seen from its birth. Nobody else may run in the
@@ -243,6 +241,20 @@ pub fn plan(request: &Request) -> Result<Plan> {
         idmap::adopt(&mut plan, file.as_fd(), index, process)?;
     }
     Ok(plan)
+}
+
+/// Compiles the seccomp profile, and keeps the program for `exec`, which has to give the same to its processes.
+pub fn keep_filter(bundle: &Bundle, plan: &Plan, dir: &Dir, container: &mut State) -> Result<()> {
+    let Some(profile) = bundle.seccomp()? else { return Ok(()) };
+    let Some(filter) = plan::seccomp::compile(&profile)? else { return Ok(()) };
+    let listener = if filter.agent.is_some() { crate::sys::seccomp::FLAG_NEW_LISTENER } else { 0 };
+    log::debug(format_args!("seccomp filter flags: {}", filter.flags | listener));
+    dir.put(state::SECCOMP, state::SECCOMP, &filter.to_bytes()).context("keep the seccomp program")?;
+    container.agent.clone_from(&filter.agent);
+    let _ = plan.process.seccomp.set(filter);
+    // What was parsed is of no more use; giving it back piece by piece would only cost time.
+    std::mem::forget(profile);
+    Ok(())
 }
 
 /// A container of which nothing runs yet.
@@ -293,7 +305,7 @@ pub fn begin(store: &Store, request: &Request, plan: &Plan) -> Result<Begun> {
             && plan.process.capabilities.bounding & caps::Capability::CAP_SYS_PTRACE.bitmask() != 0,
         memory_policy: plan.process.memory_policy.clone(),
         exec_cpu_affinity: spec.process().as_ref().and_then(|p| p.exec_cpu_affinity().clone()),
-        agent: plan.process.seccomp.as_ref().and_then(|filter| filter.agent.clone()),
+        agent: None,
         no_process: spec.process().is_none(),
         personality: plan.process.personality,
         root_mount: match plan.namespaces.private(libc::CLONE_NEWNS) {
@@ -320,10 +332,6 @@ pub fn begin(store: &Store, request: &Request, plan: &Plan) -> Result<Begun> {
         hook_state: container.for_hooks(),
         hooks_ran: false,
     };
-    if let Some(filter) = &plan.process.seccomp {
-        let program = state::seccomp_to_bytes(filter);
-        guard.dir()?.put(state::SECCOMP, state::SECCOMP, &program).context("keep the seccomp program")?;
-    }
     if request.notify {
         guard.dir()?.make_notify_directory().context("make the directory of the notify socket")?;
     }
@@ -386,6 +394,7 @@ fn launch(
         home_network,
         idmaps: idmapped::namespaces(&plan)?,
         in_new_network: false,
+        has_filter: false,
     };
     if !launch.attempt(&mut container, &mut guard, true)? {
         // Once cgroup.kill was written in the runtime's own cgroup, a child cloned into another is killed at birth
@@ -493,6 +502,7 @@ impl Launch<'_> {
             own_terminal: self.request.own_terminal,
             preserve_fds: self.request.preserve_fds,
             signal_mask: self.request.signal_mask,
+            filtered: self.request.bundle.has_seccomp(),
         };
         if let Some(devices) = &mut guard.net_devices
             && let Some((file, ..)) = child.join.iter().find(|join| join.1 == libc::CLONE_NEWNET)
@@ -566,6 +576,11 @@ impl Launch<'_> {
         if self.plan.process.oom_score_adj.is_some() && !told_before {
             set_oom_score(&self.plan.process, pid, &open_proc()?)?;
         }
+        // Also a third of the planning of an engine's container, which the init stage wants last.
+        if !self.has_filter {
+            keep_filter(&self.request.bundle, self.plan, guard.dir()?, container)?;
+            self.has_filter = true;
+        }
         if let Some((_, pidfd)) = &guard.child {
             container.set_init(pid, pidfd.as_fd())?;
         }
@@ -577,6 +592,9 @@ impl Launch<'_> {
             }
             self.run_runtime_hooks(guard, pid)?;
             wire.send(Kind::HooksDone).context(TELL)?;
+        }
+        if self.request.bundle.has_seccomp() {
+            wire.send_filter(self.plan.process.seccomp.get()).context(TELL)?;
         }
         wire.send(Kind::Proceed).context(TELL)?;
         match self.listen(&wire, guard, sources.as_ref())? {
@@ -647,7 +665,7 @@ impl Launch<'_> {
 
     /// Takes the seccomp descriptor `fd` of the init stage and passes it to the agent.
     fn serve_agent(&self, fd: i32, guard: &Guard) -> Result<()> {
-        let agent = self.plan.process.seccomp.as_ref().and_then(|filter| filter.agent.as_deref());
+        let agent = self.plan.process.seccomp.get().and_then(|filter| filter.agent.as_deref());
         let (agent, (pid, pidfd)) = agent.zip(guard.child.as_ref()).context("no seccomp agent is named")?;
         let state = guard.hook_state.with("creating", *pid);
         agent::serve(agent.connect()?, agent, fd, pidfd.as_fd(), *pid, &state)

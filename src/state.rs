@@ -7,7 +7,7 @@
 use crate::cgroup;
 use crate::notify;
 use crate::plan::memory_policy::MemoryPolicy;
-use crate::plan::seccomp::{Agent, Filter};
+use crate::plan::seccomp::Agent;
 use crate::resctrl::Group;
 use crate::sys::{Errno, fs, process};
 use anyhow::{Context, Result, anyhow, bail};
@@ -600,31 +600,6 @@ pub fn check_id(id: &str) -> Result<()> {
         bail!("invalid container ID format: {id:?}");
     }
     Ok(())
-}
-
-/// A seccomp program as kept for exec: flags, then the kernel's eight bytes an instruction, all little-endian.
-pub fn seccomp_to_bytes(filter: &Filter) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(4 + 8 * filter.program.len());
-    bytes.extend_from_slice(&filter.flags.to_le_bytes());
-    for insn in &filter.program {
-        bytes.extend_from_slice(&insn.code.to_le_bytes());
-        bytes.extend_from_slice(&[insn.jt, insn.jf]);
-        bytes.extend_from_slice(&insn.k.to_le_bytes());
-    }
-    bytes
-}
-
-/// Reads such a program back.
-pub fn seccomp_from_bytes(bytes: &[u8]) -> Option<Filter> {
-    let (flags, rest) = bytes.split_first_chunk::<4>()?;
-    let (insns, []) = rest.as_chunks::<8>() else { return None };
-    let program = insns.iter().map(|b| seccompiler::sock_filter {
-        code: u16::from_le_bytes([b[0], b[1]]),
-        jt: b[2],
-        jf: b[3],
-        k: u32::from_le_bytes([b[4], b[5], b[6], b[7]]),
-    });
-    Some(Filter { program: program.collect(), flags: u32::from_le_bytes(*flags), agent: None })
 }
 
 #[cfg(test)]

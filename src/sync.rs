@@ -17,6 +17,7 @@
 //!   prestart, createRuntime hooks            } createRuntime hooks
 //!   ── HooksDone ──────────────────────────▶ }
 //!                                            createContainer hooks, masks, pivot, user, capabilities
+//!   ── Filter{program} ────────────────────▶ only with a seccomp profile, compiled meanwhile
 //!   ── Proceed ────────────────────────────▶ everything outside is in place
 //!   ◀────────────────── Listener{fd} ──   } only with SCMP_ACT_NOTIFY: the runtime takes
 //!   ── ListenerTaken ──────────────────────▶ } the descriptor to the agent
@@ -30,13 +31,16 @@
 //! stage) is a socket of the same kind bound in the state directory: `start` sends `Proceed`, the child answers
 //! `Failed` or, by its execve, end of file. Frames are bounded and every field is range-checked when read.
 
-use crate::sys::{Errno, Result, fs};
+use crate::plan::seccomp::{Filter, MAX_INSTRUCTIONS};
+use crate::sys::{Errno, Result, fs, socket};
 use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Longest text in a frame, bytes.
 pub const TEXT_MAX: usize = 1000;
 const HEAD: usize = 8;
+/// Longest filter, bytes: its flags and instructions.
+const FILTER_MAX: usize = 4 + 8 * MAX_INSTRUCTIONS;
 
 /// What a frame says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,9 +69,11 @@ pub enum Kind {
     ListenerTaken,
     /// systemd has moved the child to its cgroup, which has its limits.
     CgroupReady,
+    /// The compiled seccomp filter.
+    Filter,
 }
 
-const KINDS: [Kind; 12] = [
+const KINDS: [Kind; 13] = [
     Kind::NetworkReady,
     Kind::MountsDone,
     Kind::HooksDone,
@@ -80,6 +86,7 @@ const KINDS: [Kind; 12] = [
     Kind::Listener,
     Kind::ListenerTaken,
     Kind::CgroupReady,
+    Kind::Filter,
 ];
 
 /// A step of the init stage, for errors.
@@ -286,7 +293,11 @@ impl Wire {
 
     /// Sends a frame without content. That the other side has gone is noticed when its answer is waited for.
     pub fn send(&self, kind: Kind) -> Result<()> {
-        match fs::write_once(self.socket.as_fd(), &[kind as u8, 0, 0, 0, 0, 0, 0, 0]) {
+        self.send_frame(&[kind as u8, 0, 0, 0, 0, 0, 0, 0])
+    }
+
+    fn send_frame(&self, frame: &[u8]) -> Result<()> {
+        match fs::write_once(self.socket.as_fd(), frame) {
             Err(Errno::EPIPE | Errno::ECONNRESET) => {
                 self.reset.set(true);
                 Ok(())
@@ -308,6 +319,26 @@ impl Wire {
     /// Tells the number of the seccomp descriptor, by the one call that a filter never hands to an agent.
     pub fn send_listener(&self, fd: i32) -> Result<()> {
         self.send_number(Kind::Listener, fd)
+    }
+
+    /// Passes the seccomp filter to the init stage; none where the profile allows every call.
+    pub fn send_filter(&self, filter: Option<&Filter>) -> Result<()> {
+        let agent = filter.is_some_and(|filter| filter.agent.is_some());
+        let mut frame = vec![Kind::Filter as u8, agent.into(), 0, 0, 0, 0, 0, 0];
+        frame.extend(filter.map(Filter::to_bytes).unwrap_or_default());
+        self.send_frame(&frame)
+    }
+
+    /// Waits for the filter. Who its agent is, is the runtime's business: here it only shows that there is one. Anything else
+    /// in its place, the other side's death included, is `EPIPE`.
+    pub fn receive_filter(&self) -> Result<Option<Filter>> {
+        let length = socket::next_length(self.socket.as_fd())?;
+        if length > HEAD + FILTER_MAX {
+            return Err(Errno::EPROTO);
+        }
+        let mut frame = vec![0; length];
+        let length = fs::read(self.socket.as_fd(), &mut frame)?;
+        decode_filter(&frame[..length]).ok_or(Errno::EPIPE)
     }
 
     fn send_number(&self, kind: Kind, number: i32) -> Result<()> {
@@ -375,6 +406,19 @@ impl AsFd for Wire {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
+}
+
+/// Reads the frame of a filter: the outer `None` when it is another, or malformed.
+pub fn decode_filter(bytes: &[u8]) -> Option<Option<Filter>> {
+    let (head, program) = bytes.split_first_chunk::<HEAD>()?;
+    if head[0] != Kind::Filter as u8 {
+        return None;
+    }
+    if program.is_empty() {
+        return Some(None);
+    }
+    let filter = Filter::from_bytes(program).filter(|filter| filter.program.len() <= MAX_INSTRUCTIONS)?;
+    Some(Some(Filter { agent: (head[1] != 0).then(Box::default), ..filter }))
 }
 
 /// Reads a frame; nothing when it is malformed.
@@ -446,6 +490,29 @@ mod tests {
         drop(a);
         b.send(Kind::Proceed).unwrap();
         assert_eq!(b.receive().unwrap(), Frame::Lost);
+    }
+
+    #[test]
+    fn a_filter_survives_the_wire() {
+        let (a, b) = Wire::pair().unwrap();
+        let insn = |k| seccompiler::sock_filter { code: 6, jt: 1, jf: 2, k };
+        let program: Vec<_> = (0..MAX_INSTRUCTIONS as u32).map(insn).collect();
+        let filter = Filter { program, flags: 4, agent: Some(Box::default()) };
+        a.send_filter(Some(&filter)).unwrap();
+        a.send_filter(Some(&Filter { program: vec![insn(7)], flags: 0, agent: None })).unwrap();
+        a.send_filter(None).unwrap();
+        a.send(Kind::Proceed).unwrap();
+        let got = b.receive_filter().unwrap().unwrap();
+        assert_eq!((got.to_bytes(), got.agent.is_some()), (filter.to_bytes(), true));
+        let got = b.receive_filter().unwrap().unwrap();
+        assert_eq!((got.program.len(), got.flags, got.agent.is_some()), (1, 0, false));
+        assert!(b.receive_filter().unwrap().is_none());
+        assert!(matches!(b.receive_filter(), Err(Errno::EPIPE)));
+        drop(a);
+        assert!(matches!(b.receive_filter(), Err(Errno::EPIPE)));
+        for bytes in [&[][..], &[12; 7], &[11, 0, 0, 0, 0, 0, 0, 0], &[12; 9], &[12; 19], &vec![12; 32784]] {
+            assert!(decode_filter(bytes).is_none(), "{} bytes", bytes.len());
+        }
     }
 
     #[test]

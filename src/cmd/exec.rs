@@ -15,6 +15,7 @@ use crate::log;
 use crate::lsm;
 use crate::pid_file::PidFile;
 use crate::plan::process::{self as plan, Process};
+use crate::plan::seccomp::Filter;
 use crate::signals::Signals;
 use crate::spawn;
 use crate::state::{self, Dir, State, Status, Store};
@@ -23,6 +24,7 @@ use crate::sys::process::{Cloned, Ended};
 use crate::sys::{Errno, exe, fs, layout, process};
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime::{Capability, LinuxCapabilitiesBuilder, Process as SpecProcess, UserBuilder};
+use std::cell::OnceCell;
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -219,11 +221,11 @@ fn compile(process: &SpecProcess, dir: &Dir, state: &State) -> Result<Process> {
     let mut process = plan::compile(process, &oci_spec::runtime::Linux::default(), "/process")?;
     process.seccomp = match dir.get(state::SECCOMP) {
         Ok(bytes) => {
-            let mut filter = state::seccomp_from_bytes(&bytes).context("read the seccomp program")?;
+            let mut filter = Filter::from_bytes(&bytes).context("read the seccomp program")?;
             filter.agent.clone_from(&state.agent);
-            Some(filter)
+            filter.into()
         }
-        Err(Errno::ENOENT) => None,
+        Err(Errno::ENOENT) => OnceCell::new(),
         Err(errno) => return Err(errno).context("read the seccomp program"),
     };
     Ok(process)

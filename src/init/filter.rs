@@ -7,6 +7,15 @@ use crate::sync::{At, Kind, Step, Wire};
 use crate::sys::{Errno, seccomp};
 use std::os::fd::AsRawFd;
 
+/// Takes the filter that the runtime has compiled meanwhile, if there is to be one.
+pub fn take(init: &Process, wire: &Wire) -> Outcome {
+    if let Some(filter) = wire.receive_filter().at(Step::Gate)? {
+        // Once: a process waits for it in one place.
+        let _ = init.seccomp.set(filter);
+    }
+    Ok(())
+}
+
 /// Installs it. Where an agent answers for some calls, it has the descriptor before this process goes on: the next call
 /// may wait for its answer. The runtime is ready for that once it has said `Proceed`.
 pub fn install(filter: &Filter, wire: &Wire) -> Outcome {
@@ -24,7 +33,7 @@ pub fn install(filter: &Filter, wire: &Wire) -> Outcome {
 /// Waits until everything outside is in place. A filter with an agent has waited for that already, or goes in now: at
 /// `start` nobody would be there to serve the agent.
 pub fn install_or_proceed(init: &Process, wire: &Wire) -> Outcome {
-    match init.seccomp.as_ref().filter(|filter| filter.agent.is_some()) {
+    match init.seccomp.get().filter(|filter| filter.agent.is_some()) {
         None => wire.expect(Kind::Proceed).at(Step::Gate),
         Some(filter) if init.no_new_privileges => install(filter, wire),
         Some(_) => Ok(()),

@@ -33,7 +33,7 @@ pub fn start_container(child: &Container, home: Option<&CString>) -> Outcome {
             }
         }
         if init.no_new_privileges
-            && let Some(filter) = init.seccomp.as_ref().filter(|filter| filter.agent.is_none())
+            && let Some(filter) = init.seccomp.get().filter(|filter| filter.agent.is_none())
         {
             seccomp::install_before_exec(command, &filter.program, filter.flags);
         }

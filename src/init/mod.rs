@@ -91,6 +91,8 @@ pub struct Container<'a> {
     pub preserve_fds: u32,
     /// Signal mask to give back before the program runs.
     pub signal_mask: nix::sys::signal::SigSet,
+    /// The runtime will pass a seccomp filter.
+    pub filtered: bool,
 }
 
 /// The first process of a container. Never returns.
@@ -202,6 +204,9 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
     // Before a filter may be loaded that does not know the calls for it.
     let home = creds::home(init)?;
     close_descriptors(child)?;
+    if child.filtered {
+        filter::take(init, &child.wire)?;
+    }
     become_program(init, &child.wire)?;
     // As the user it will run as: root may not be let in everywhere (NFS).
     let program = creds::find_program(init)?;
@@ -316,7 +321,7 @@ fn become_program(init: &Process, wire: &Wire) -> Outcome {
     let in_cwd = creds::enter_cwd(init)?;
     if init.no_new_privileges {
         process::prctl(libc::PR_SET_NO_NEW_PRIVS, 1).at(Step::NoNewPrivileges)?;
-    } else if let Some(filter) = &init.seccomp {
+    } else if let Some(filter) = init.seccomp.get() {
         // Without no_new_privs a filter needs CAP_SYS_ADMIN, so it goes before the capabilities do.
         filter::install(filter, wire)?;
     }
@@ -381,7 +386,7 @@ fn launch(
     process::reset_signal(libc::SIGPIPE).at(Step::Exec)?;
     mask.thread_set_mask().at(Step::Exec)?;
     if init.no_new_privileges
-        && let Some(filter) = init.seccomp.as_ref().filter(|filter| filter.agent.is_none())
+        && let Some(filter) = init.seccomp.get().filter(|filter| filter.agent.is_none())
     {
         crate::sys::seccomp::install(&filter.program, filter.flags).at(Step::Seccomp)?;
     }

@@ -1,4 +1,4 @@
-//! `process` → [`Process`]: ids, capability masks, limits, strings and the seccomp program.
+//! `process` → [`Process`]: ids, capability masks, limits and strings.
 //!
 //! The same for the container's own program and for `exec`.
 
@@ -10,6 +10,7 @@ use oci_spec::runtime::{
     ExecCPUAffinity, IOPriorityClass, Linux, LinuxCapabilities, LinuxIOPriority, LinuxPersonalityDomain,
     LinuxSchedulerFlag, LinuxSchedulerPolicy, PosixRlimitType, Scheduler,
 };
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
 
@@ -58,8 +59,8 @@ pub struct Process {
     pub no_new_privileges: bool,
     /// `oomScoreAdj`.
     pub oom_score_adj: Option<i32>,
-    /// `linux.seccomp`, compiled.
-    pub seccomp: Option<super::seccomp::Filter>,
+    /// `linux.seccomp`, compiled: on both sides of the wire, once the runtime has done so while the init stage mounts.
+    pub seccomp: OnceCell<super::seccomp::Filter>,
     /// `terminal`.
     pub terminal: bool,
     /// `linux.personality`, as personality(2) takes it.
@@ -113,10 +114,6 @@ pub fn compile(process: &oci_spec::runtime::Process, linux: &Linux, pointer: &st
             bail!("{pointer}/user/{field}: {id} is not an id");
         }
     }
-    let seccomp = match linux.seccomp() {
-        Some(profile) => super::seccomp::compile(profile)?,
-        None => None,
-    };
     Ok(Process {
         args: StringArray::new(
             args.iter()
@@ -143,7 +140,7 @@ pub fn compile(process: &oci_spec::runtime::Process, linux: &Linux, pointer: &st
                 _ => bail!("{pointer}/oomScoreAdj: {score} is not in -1000..1000"),
             })
             .transpose()?,
-        seccomp,
+        seccomp: OnceCell::new(),
         terminal: process.terminal().unwrap_or(false),
         personality: linux.personality().as_ref().map(|personality| match personality.domain() {
             LinuxPersonalityDomain::PerLinux => 0,
@@ -214,7 +211,7 @@ pub fn absent() -> Process {
         rlimits: Vec::new(),
         no_new_privileges: true,
         oom_score_adj: None,
-        seccomp: None,
+        seccomp: OnceCell::new(),
         terminal: false,
         personality: None,
         io_priority: None,

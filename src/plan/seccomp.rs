@@ -40,7 +40,7 @@ pub struct Filter {
 }
 
 /// Who answers for the calls of `SCMP_ACT_NOTIFY` rules.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Agent {
     /// `listenerPath`: a unix stream socket.
     pub path: PathBuf,
@@ -50,7 +50,35 @@ pub struct Agent {
 }
 
 /// `BPF_MAXINSNS`.
-const MAX_INSTRUCTIONS: usize = 4096;
+pub const MAX_INSTRUCTIONS: usize = 4096;
+
+impl Filter {
+    /// As kept for exec and passed to the init stage: flags, then the kernel's eight bytes an instruction, all
+    /// little-endian. The agent goes another way.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(4 + 8 * self.program.len());
+        bytes.extend_from_slice(&self.flags.to_le_bytes());
+        for insn in &self.program {
+            bytes.extend_from_slice(&insn.code.to_le_bytes());
+            bytes.extend_from_slice(&[insn.jt, insn.jf]);
+            bytes.extend_from_slice(&insn.k.to_le_bytes());
+        }
+        bytes
+    }
+
+    /// Reads such bytes back; nothing where they are no filter.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Filter> {
+        let (flags, rest) = bytes.split_first_chunk::<4>()?;
+        let (insns, []) = rest.as_chunks::<8>() else { return None };
+        let program = insns.iter().map(|b| sock_filter {
+            code: u16::from_le_bytes([b[0], b[1]]),
+            jt: b[2],
+            jf: b[3],
+            k: u32::from_le_bytes([b[4], b[5], b[6], b[7]]),
+        });
+        Some(Filter { program: program.collect(), flags: u32::from_le_bytes(*flags), agent: None })
+    }
+}
 
 /// The filter for a profile; `None` where it allows every call of every architecture. An error names the field by JSON pointer.
 pub fn compile(profile: &LinuxSeccomp) -> Result<Option<Filter>> {

@@ -18,6 +18,18 @@ pub fn send_fd(socket: BorrowedFd, data: &[u8], fd: BorrowedFd) -> Result<()> {
     if sent == data.len() { Ok(()) } else { Err(super::Errno::EIO) }
 }
 
+/// Waits for a message on a socket that keeps them apart and says how long it is, in bytes; 0 at the other's end. The message
+/// stays there.
+pub fn next_length(socket: BorrowedFd) -> Result<usize> {
+    use nix::sys::socket::recv;
+    loop {
+        match recv(socket.as_raw_fd(), &mut [], MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC) {
+            Err(super::Errno::EINTR) => {}
+            other => return other,
+        }
+    }
+}
+
 /// Receives exactly one descriptor, close-on-exec; `EPROTO` when none comes.
 pub fn receive_fd(socket: BorrowedFd) -> Result<std::os::fd::OwnedFd> {
     use nix::sys::socket::{ControlMessageOwned, recvmsg};

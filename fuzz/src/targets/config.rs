@@ -12,7 +12,14 @@ use std::path::{Component, Path};
 pub fn run(data: &[u8]) {
     quiet();
     match bundle::parse_config(Path::new("config.json"), data) {
-        Ok(spec) => whole(spec),
+        Ok(spec) => {
+            if let Some((rest, range)) = bundle::parse_without_seccomp(data) {
+                assert_eq!(rest.process(), spec.process());
+                let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+                assert_eq!(serde_json::from_slice(&data[range]).ok().as_ref(), profile);
+            }
+            whole(spec);
+        }
         Err(error) => {
             let text = format!("{error:#}");
             let named = ["config.json: ", "/ociVersion: ", "/process/ioPriority/class: "];
@@ -35,6 +42,9 @@ pub fn whole(mut spec: Spec) {
         }
     }
     if let Some(linux) = spec.linux() {
+        if let Some(Err(error)) = linux.seccomp().as_ref().map(plan::seccomp::compile) {
+            names_field(&error);
+        }
         if let Some(all) = linux.resources() {
             resources::convert(all, &Default::default());
         }

@@ -14,6 +14,9 @@ pub fn run(data: &[u8]) {
         }
         assert!(rest.len() < before, "a report comes to an end");
     }
+    if let Some(Some(filter)) = sync::decode_filter(data) {
+        assert_eq!(filter.to_bytes(), data[8..]);
+    }
     // The wire hands on no more than this.
     let Some(frame) = sync::decode(&data[..data.len().min(8 + TEXT_MAX)]) else { return };
     if let Frame::Failed(failure) = frame {

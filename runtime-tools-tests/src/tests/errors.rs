@@ -46,6 +46,7 @@ tests!["errors":
     devices deviates ["crun" = "takes some of them"],
     device_access deviates ["runc" = "ignores the letter", "crun" = "ignores the letter"],
     seccomp deviates ["crun" = "cuts the name of an architecture"],
+    seccomp_in_a_large_profile deviates ["crun" = "takes what is wrong in it for absent"],
     console_socket_misuse deviates ["crun" = "has words of its own"],
     state_root_unusable,
     exec_failures,
@@ -483,6 +484,35 @@ fn seccomp(cx: &Cx) -> Result<()> {
                 &["SCMP_ARCH_NOPE"],
             ),
             ("/linux/seccomp", rule("getpid", "SCMP_ACT_NOPE"), &["SCMP_ACT_NOPE"]),
+        ],
+    )
+}
+
+/// An engine's profile, of which the last rule is wrong: large enough that a runtime may look at it late.
+fn seccomp_in_a_large_profile(cx: &Cx) -> Result<()> {
+    let config: Value =
+        serde_json::from_str(&std::fs::read_to_string(cx.configs.join("docker-default.json"))?)?;
+    let with_rule = |rule: Value| {
+        let mut profile = config["linux"]["seccomp"].clone();
+        if let Some(rules) = profile["syscalls"].as_array_mut() {
+            rules.push(rule);
+        }
+        profile
+    };
+    table(
+        cx,
+        &[
+            (
+                "/linux/seccomp",
+                with_rule(json!({"names": ["getpid"], "action": "SCMP_ACT_NOPE"})),
+                &["SCMP_ACT_NOPE"],
+            ),
+            ("/linux/seccomp", with_rule(json!({"names": [1], "action": "SCMP_ACT_LOG"})), &["names"]),
+            (
+                "/linux/seccomp",
+                with_rule(json!({"names": ["getpid"], "action": "SCMP_ACT_NOTIFY"})),
+                &["listener", "SCMP_ACT_NOTIFY"],
+            ),
         ],
     )
 }
