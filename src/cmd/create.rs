@@ -8,6 +8,7 @@ use crate::notify;
 use crate::plan;
 use crate::spawn::{self, Request};
 use crate::state::{Store, check_id};
+use crate::sys::ahead::Ahead;
 use crate::sys::process;
 use crate::sys::{exe, layout};
 use anyhow::{Context, Result, bail};
@@ -27,18 +28,21 @@ pub fn create(global: &Global, args: cli::Create) -> Result<ExitCode> {
 /// What `create` and `run` share: the bundle, the terminal's rules, the descriptors to hand on. `detached`: the
 /// runtime returns while the program lives.
 pub fn request(global: &Global, store: &Store, args: cli::Create, detached: bool) -> Result<Request> {
-    layout::populate_stack();
-    let signal_mask = SigSet::thread_get_mask().context("read the signal mask")?;
     let unparsed = bundle::open(args.bundle.as_deref())?;
+    layout::populate_stack();
+    let mut bundle = unparsed.parse()?;
+    let signal_mask = SigSet::thread_get_mask().context("read the signal mask")?;
     // Before anything is connected or made, because it may start the program anew.
-    let sealed = exe::prepare().map(|seal| (unparsed, seal)).map_err(|_| spawn::NeedsRestart.into());
-    let (unparsed, seal) = spawn::restart_if_needed(sealed, signal_mask)?;
+    let sealed = match bundle.network.as_ref().and_then(Ahead::seal) {
+        Some(seal) => Ok(seal),
+        None => exe::prepare().map_err(|_| spawn::NeedsRestart.into()),
+    };
+    let seal = spawn::restart_if_needed(sealed, signal_mask)?;
     let listen_fds = activation();
     let preserve_fds = preserved(args.preserve_fds, listen_fds)?;
     let pid_file = args.pid_file.as_deref().map(absolute).transpose()?;
     let pidfd_socket = args.pidfd_socket.as_deref().map(absolute).transpose()?;
     let console_socket = args.console_socket.as_deref().filter(|path| !path.as_os_str().is_empty());
-    let mut bundle = unparsed.parse()?;
     let notify = notify::callers_socket().is_some();
     if notify {
         check_id(&args.id)?;

@@ -1,19 +1,30 @@
-//! A network namespace that is made while the runtime still reads the configuration.
+//! What a container start needs and the configuration does not change, made while the runtime still reads that: the files
+//! that protect the executable, and a network namespace.
 //!
-//! Making one is a quarter of a container start, all of it inside the kernel. A second process that shares this one's
-//! memory and descriptors does it: its clone copies nothing (18 us), where a fork would cost more than is won. It makes
-//! two system calls and ends, touches neither the C library nor the allocator, and its descriptor is this process's own.
+//! Making a network namespace is a quarter of a container start, all of it inside the kernel. A second process that shares
+//! this one's memory and descriptors does it: its clone copies nothing (18 us), where a fork would cost more than is won. It
+//! makes a dozen system calls and ends, touches neither the C library nor the allocator, and its descriptors are this
+//! process's own.
 
-use super::{Errno, Result, check};
+use super::exe::{self, Seal};
+use super::{Errno, Result, check, raw};
 use std::cell::UnsafeCell;
 use std::mem::ManuallyDrop;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicI32, Ordering};
 
-/// The descriptor, or a negative errno: `ECHILD` without a process, `EAGAIN` as long as it is at work.
+/// The namespace's descriptor, or a negative errno: `ECHILD` without a process, `EAGAIN` as long as it is at work.
 static OUTCOME: AtomicI32 = AtomicI32::new(-libc::ECHILD);
+/// How far it is with the files of the seal: one of the following. A futex.
+static SEALED: AtomicI32 = AtomicI32::new(AT_WORK);
+const AT_WORK: i32 = 0;
+const NOT_NEEDED: i32 = 1;
+const MADE: i32 = 2;
+const FAILED: i32 = 3;
+/// The two files, once they are made.
+static FILES: [AtomicI32; 2] = [AtomicI32::new(-1), AtomicI32::new(-1)];
 
-const STACK_SIZE: usize = 4096;
+const STACK_SIZE: usize = 8192;
 
 #[repr(C, align(16))]
 struct Stack(UnsafeCell<[u8; STACK_SIZE]>);
@@ -29,8 +40,8 @@ pub struct Ahead {
 }
 
 impl Ahead {
-    /// Starts to make a network namespace; None where that cannot be done, or was done before. To be taken before the
-    /// program's own mappings are replaced ([`super::exe::Seal::apply`]), which the other process uses as well.
+    /// Starts to make the files of a seal and then a network namespace; None where that cannot be done, or was done before.
+    /// To be taken before the program's own mappings are replaced ([`Seal::apply`]), which the other process uses as well.
     pub fn network() -> Option<Ahead> {
         let flags = libc::CLONE_VM | libc::CLONE_FILES;
         let unused =
@@ -40,10 +51,38 @@ impl Ahead {
         // come here, ever.
         let top = unsafe { STACK.0.get().cast::<u8>().add(STACK_SIZE) };
         // No signal at its end: nobody else who waits for children sees it.
-        // SAFETY: `make` runs on its own stack and, sharing all memory, writes only there and to `OUTCOME`.
+        // SAFETY: `make` runs on its own stack and, sharing all memory, writes only there and to the statics of this module.
         let pid =
             check(unsafe { libc::clone(make, top.cast(), flags, std::ptr::null_mut()) } as libc::c_long);
         pid.ok().map(|pid| Ahead { pid: pid as i32 })
+    }
+
+    /// What [`exe::prepare`] would return, from the other process; None where that has failed, or was taken before.
+    pub fn seal(&self) -> Option<Option<Seal>> {
+        while SEALED.load(Ordering::SeqCst) == AT_WORK {
+            if self.has_ended() {
+                break;
+            }
+            wait_while_at_work();
+        }
+        match SEALED.swap(FAILED, Ordering::SeqCst) {
+            NOT_NEEDED => Some(None),
+            MADE => {
+                let files = FILES.each_ref().map(|file| file.load(Ordering::SeqCst));
+                // SAFETY: the other process has opened them in the table of descriptors that it shares with this one, and
+                // does not use them any more; they were taken out of `SEALED`, so nobody else owns them.
+                let [tree, file] = files.map(|file| unsafe { OwnedFd::from_raw_fd(file) });
+                Seal::from_files(tree, file).map(Some)
+            }
+            _ => None,
+        }
+    }
+
+    /// Was the other process killed?
+    fn has_ended(&self) -> bool {
+        use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT | WaitPidFlag::__WALL;
+        !matches!(waitid(Id::Pid(nix::unistd::Pid::from_raw(self.pid)), flags), Ok(WaitStatus::StillAlive))
     }
 
     /// The namespace, once it is made.
@@ -70,46 +109,39 @@ impl Ahead {
 
 impl Drop for Ahead {
     fn drop(&mut self) {
+        drop(self.seal());
         drop(self.outcome());
     }
 }
 
+/// Sleeps until the other process is done with the seal, or for 20 ms: it may have been killed.
+fn wait_while_at_work() {
+    let limit = libc::timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+    let wait = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
+    // SAFETY: a live aligned word and a live timespec. Whatever the outcome, the caller looks again.
+    unsafe { libc::syscall(libc::SYS_futex, SEALED.as_ptr(), wait, AT_WORK, &raw const limit) };
+}
+
 /// What the second process does.
 extern "C" fn make(_: *mut libc::c_void) -> libc::c_int {
+    let sealed = match exe::readonly_files() {
+        Ok(Some(files)) => {
+            FILES[0].store(files[0], Ordering::SeqCst);
+            FILES[1].store(files[1], Ordering::SeqCst);
+            MADE
+        }
+        Ok(None) => NOT_NEEDED,
+        Err(_) => FAILED,
+    };
+    SEALED.store(sealed, Ordering::SeqCst);
+    let wake = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
+    // SAFETY: a live aligned word.
+    let _ = unsafe { raw::call(libc::SYS_futex, [SEALED.as_ptr() as libc::c_long, wake.into(), 1, 0, 0]) };
     // SAFETY: no memory is passed.
-    let mut outcome = unsafe { raw_call(libc::SYS_unshare, [libc::CLONE_NEWNET as libc::c_long, 0, 0]) };
-    if outcome == 0 {
-        let path = c"/proc/self/ns/net".as_ptr() as libc::c_long;
-        let flags = (libc::O_RDONLY | libc::O_CLOEXEC).into();
-        // SAFETY: the path is a static NUL-terminated string.
-        outcome = unsafe { raw_call(libc::SYS_openat, [libc::AT_FDCWD.into(), path, flags]) };
-    }
-    OUTCOME.store(outcome as i32, Ordering::SeqCst);
+    let made = unsafe { raw::call(libc::SYS_unshare, [libc::CLONE_NEWNET.into(), 0, 0, 0, 0]) };
+    let outcome = made.and_then(|_| raw::open(c"/proc/self/ns/net", libc::O_RDONLY));
+    OUTCOME.store(outcome.unwrap_or_else(|errno| -(errno as i32)), Ordering::SeqCst);
     0
-}
-
-/// A system call that leaves the C library's errno alone, which the two processes share.
-#[cfg(target_arch = "x86_64")]
-unsafe fn raw_call(number: libc::c_long, args: [libc::c_long; 3]) -> libc::c_long {
-    let result;
-    // SAFETY: the caller's, for this call; the kernel changes no registers but these.
-    unsafe {
-        std::arch::asm!("syscall", inlateout("rax") number => result, in("rdi") args[0], in("rsi") args[1],
-            in("rdx") args[2], lateout("rcx") _, lateout("r11") _, options(nostack));
-    }
-    result
-}
-
-/// A system call that leaves the C library's errno alone, which the two processes share.
-#[cfg(target_arch = "aarch64")]
-unsafe fn raw_call(number: libc::c_long, args: [libc::c_long; 3]) -> libc::c_long {
-    let result;
-    // SAFETY: the caller's, for this call; the kernel changes no register but the first.
-    unsafe {
-        std::arch::asm!("svc 0", in("x8") number, inlateout("x0") args[0] => result, in("x1") args[1],
-            in("x2") args[2], options(nostack));
-    }
-    result
 }
 
 #[cfg(test)]
@@ -125,6 +157,9 @@ mod tests {
         }
         let ahead = Ahead::network().unwrap();
         assert!(Ahead::network().is_none(), "one at a time");
+        let own = exe::prepare().map(|seal| seal.is_some());
+        assert_eq!(ahead.seal().map(|seal| seal.is_some()), own.ok());
+        assert!(ahead.seal().is_none(), "it is taken");
         let file = ahead.take().unwrap();
         assert_eq!(super::super::process::namespace_type(file.as_fd()), Ok(libc::CLONE_NEWNET));
         let own = nix::sys::stat::stat(c"/proc/self/ns/net").unwrap().st_ino;

@@ -14,7 +14,7 @@
 //! can make it writable again.
 
 use super::process::StringArray;
-use super::{Errno, Result, check, fs, layout, mount};
+use super::{Errno, Result, check, fs, layout, mount, raw};
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
@@ -33,15 +33,65 @@ pub struct Seal {
 /// the executable is unwritable already. Fails without the right to mount, and on a kernel that cannot [`reseat`]; then
 /// [`restart`] is the way, and this is called so early that nothing has to be undone for it.
 pub fn prepare() -> Result<Option<Seal>> {
+    let error = match readonly_files() {
+        Ok(None) => return Ok(None),
+        // SAFETY: just opened, and nobody else knows them.
+        Ok(Some(files)) => match files.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }) {
+            [tree, file] => return Seal::from_files(tree, file).map(Some).ok_or(Errno::ENOSYS),
+        },
+        Err(errno) => errno,
+    };
     let exe = fs::open(c"/proc/self/exe", libc::O_PATH, 0)?;
-    if nix::sys::statvfs::fstatvfs(&exe)?.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY) {
+    if is_sealed_copy() || is_out_of_reach(&exe) { Ok(None) } else { Err(error) }
+}
+
+/// A detached read-only mount of the executable, and the file opened through it; nothing where it lies on a read-only
+/// mount anyway. Uses neither errno nor the heap: `ahead` calls it, too.
+pub fn readonly_files() -> Result<Option<[RawFd; 2]>> {
+    let exe = raw::open(c"/proc/self/exe", libc::O_PATH)?;
+    let files = readonly_files_of(exe);
+    raw::close(exe);
+    files
+}
+
+fn readonly_files_of(exe: RawFd) -> Result<Option<[RawFd; 2]>> {
+    let mut stat = std::mem::MaybeUninit::<libc::statfs>::zeroed();
+    // SAFETY: `stat` is a live statfs of this architecture's 64-bit layout.
+    unsafe { raw::call(libc::SYS_fstatfs, [exe.into(), stat.as_mut_ptr() as libc::c_long, 0, 0, 0]) }?;
+    // SAFETY: zeroed, and filled in by the kernel.
+    let flags = unsafe { stat.assume_init() }.f_flags;
+    if flags & libc::ST_RDONLY != 0 {
         return Ok(None);
     }
-    match readonly_mount(&exe) {
-        Ok((tree, file)) if can_reseat() => Ok(Some(Seal { tree, file })),
-        Ok(_) => Err(Errno::ENOSYS),
-        Err(_) if is_sealed_copy() || is_out_of_reach(&exe) => Ok(None),
-        Err(errno) => Err(errno),
+    let tree = mount::clone_readonly_file(exe)?;
+    match raw::open(FdPath::new(tree).as_c_str(), libc::O_RDONLY) {
+        Ok(file) => Ok(Some([tree, file])),
+        Err(errno) => {
+            raw::close(tree);
+            Err(errno)
+        }
+    }
+}
+
+/// `/proc/self/fd/N`, on the stack.
+struct FdPath([u8; 32]);
+
+impl FdPath {
+    fn new(fd: RawFd) -> FdPath {
+        const DIR: &[u8] = b"/proc/self/fd/";
+        let mut path = [0; 32];
+        path[..DIR.len()].copy_from_slice(DIR);
+        let digits = fd.unsigned_abs().checked_ilog10().unwrap_or(0) as usize + 1;
+        let mut rest = fd.unsigned_abs();
+        for at in (DIR.len()..DIR.len() + digits).rev() {
+            path[at] = b'0' + (rest % 10) as u8;
+            rest /= 10;
+        }
+        FdPath(path)
+    }
+
+    fn as_c_str(&self) -> &CStr {
+        CStr::from_bytes_until_nul(&self.0).unwrap_or_default()
     }
 }
 
@@ -53,6 +103,11 @@ fn is_out_of_reach(exe: &OwnedFd) -> bool {
 }
 
 impl Seal {
+    /// The seal with these two files; None on a kernel that cannot [`reseat`].
+    pub fn from_files(tree: OwnedFd, file: OwnedFd) -> Option<Seal> {
+        can_reseat().then_some(Seal { tree, file })
+    }
+
     /// Makes this process's executable unwritable, in place. For a process of one thread that no container can see yet.
     pub fn apply(&self) -> Result<()> {
         reseat(&self.file)?;
@@ -95,28 +150,15 @@ pub fn restart() -> Errno {
         Err(errno) => return errno,
     };
     // Without the right to mount: a sealed copy.
-    match readonly_mount(&exe).map(|(_, file)| file).or_else(|_| sealed_copy()) {
+    let file = match readonly_files_of(exe.as_raw_fd()) {
+        // SAFETY: just opened, and nobody else knows it. The mount is dissolved by the execve.
+        Ok(Some([_, file])) => Ok(unsafe { OwnedFd::from_raw_fd(file) }),
+        _ => sealed_copy(),
+    };
+    match file {
         Ok(file) => execute(&file),
         Err(errno) => errno,
     }
-}
-
-/// A detached read-only mount of the file, and the file opened through it.
-fn readonly_mount(exe: &OwnedFd) -> Result<(OwnedFd, OwnedFd)> {
-    let tree = mount::clone_tree(exe.as_fd(), c"", false)?;
-    let attr = mount::MountAttr {
-        set: mount::attr::RDONLY | mount::attr::NOSUID | mount::attr::NODEV,
-        propagation: libc::MS_PRIVATE,
-        ..Default::default()
-    };
-    mount::set_attr(tree.as_fd(), &attr, false)?;
-    let file = reopen(&tree, libc::O_RDONLY)?;
-    Ok((tree, file))
-}
-
-fn reopen(fd: &OwnedFd, flags: i32) -> Result<OwnedFd> {
-    let path = CString::new(format!("/proc/self/fd/{}", fd.as_raw_fd())).map_err(|_| Errno::EINVAL)?;
-    fs::open(&path, flags, 0)
 }
 
 /// `struct prctl_mm_map`, linux/prctl.h.

@@ -17,6 +17,7 @@ pub mod lsm;
 pub mod mount;
 pub mod net;
 pub mod process;
+mod raw;
 pub mod seccomp;
 pub mod socket;
 pub mod start;

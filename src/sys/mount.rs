@@ -1,7 +1,7 @@
 //! The mount calls that work on descriptors (Linux 5.2, 5.12): detached mounts are made, changed and only then
 //! attached to a descriptor, so that no path is resolved twice (CVE-2021-30465 and its kin).
 
-use super::{Result, check};
+use super::{Result, check, raw};
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
@@ -64,6 +64,25 @@ pub fn clone_tree(dir: BorrowedFd, path: &CStr, recursive: bool) -> Result<Owned
     }
     // SAFETY: `path` is NUL-terminated and outlives the call.
     check(unsafe { libc::syscall(libc::SYS_open_tree, dir.as_raw_fd(), path.as_ptr(), flags) }).map(owned)
+}
+
+/// A detached read-only mount of the file `fd`. Uses neither errno nor the heap.
+pub fn clone_readonly_file(fd: RawFd) -> Result<RawFd> {
+    let flags = OPEN_TREE_CLONE | (libc::O_CLOEXEC | libc::AT_EMPTY_PATH) as libc::c_uint;
+    let empty = c"".as_ptr() as libc::c_long;
+    // SAFETY: the path is a static string.
+    let tree = unsafe { raw::call(libc::SYS_open_tree, [fd.into(), empty, flags.into(), 0, 0]) }? as RawFd;
+    let attr = MountAttr {
+        set: attr::RDONLY | attr::NOSUID | attr::NODEV,
+        propagation: libc::MS_PRIVATE,
+        ..Default::default()
+    };
+    let (at, size) = (&raw const attr as libc::c_long, size_of::<MountAttr>() as libc::c_long);
+    // SAFETY: `attr` is a live repr(C) mount_attr and its size is given; the path is a static string.
+    let set = unsafe {
+        raw::call(libc::SYS_mount_setattr, [tree.into(), empty, libc::AT_EMPTY_PATH.into(), at, size])
+    };
+    set.map(|_| tree).inspect_err(|_| raw::close(tree))
 }
 
 /// Changes the mount behind `fd` (Linux 5.12); with `recursive` all mounts below it too.
