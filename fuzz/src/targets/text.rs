@@ -35,7 +35,10 @@ fn well_formed(value: &Value, depth: usize) {
     assert!(depth < 32, "nested too deep");
     match value {
         Value::Text(text) | Value::Path(text) => assert!(!text.contains('\0'), "{text:?}"),
-        Value::Signature(text) => assert!(text.len() <= 255 && !text.contains('\0'), "{text:?}"),
+        Value::Signature(text) => {
+            assert!(text.len() <= 255, "{text:?}");
+            assert!(text.is_empty() || is_type(&format!("({text})")), "{text:?} is a signature");
+        }
         Value::Array(element, items) => {
             for item in items {
                 assert_eq!(item.signature(), *element, "an array has one type");
@@ -52,8 +55,29 @@ fn well_formed(value: &Value, depth: usize) {
         }
         Value::Variant(inner) => {
             assert!(inner.signature().len() <= 255, "a type has at most 255 bytes");
+            assert!(is_type(&inner.signature()), "{:?} is a type", inner.signature());
             well_formed(inner, depth + 1);
         }
         _ => {}
+    }
+}
+
+/// One type of D-Bus: what it is made of is replaced, `s` for a basic type and `c` for any other, until nothing changes.
+fn is_type(signature: &str) -> bool {
+    let basic = |c: char| if "ybnqiuxtdog".contains(c) { 's' } else { c };
+    let mut now = signature.replace('c', "?").chars().map(basic).collect::<String>().replace('v', "c");
+    loop {
+        let mut next = now.clone();
+        for (from, to) in [("a{ss}", "c"), ("a{sc}", "c"), ("as", "c"), ("ac", "c")] {
+            next = next.replace(from, to);
+        }
+        // What a structure holds comes down to one `c`.
+        for (from, to) in [("(s", "(c"), ("(cs", "(c"), ("(cc", "(c"), ("(c)", "c")] {
+            next = next.replace(from, to);
+        }
+        if next == now {
+            return now == "s" || now == "c";
+        }
+        now = next;
     }
 }

@@ -31,6 +31,7 @@ tests!["systemd":
     all_devices,
     annotations deviates ["crun" = "takes no list"],
     bad_annotations deviates ["crun" = "has words of its own"],
+    annotations_of_no_type deviates ["runc" = "panics", "crun" = "has words of its own"],
     update_tells_systemd deviates ["crun" = "has words of its own"],
     weight_or_idleness_v2 deviates ["runc" = "then fails at the file", "crun" = "has words of its own"],
     update_without_the_flag,
@@ -470,6 +471,20 @@ fn bad_annotations(cx: &Cx) -> Result<()> {
     ] {
         b.set("/annotations", json!({format!("org.systemd.property.{name}"): value})).save()?;
         b.container().create(&[])?.fails(&[phrase])?;
+        cx.nothing_left(&before)?;
+    }
+    Ok(())
+}
+
+/// No such types, paths, signatures: a bus ends the connection over them.
+fn annotations_of_no_type(cx: &Cx) -> Result<()> {
+    let mut b = sleeper(cx, json!({}))?;
+    let before = cx.snapshot()?;
+    for value in
+        ["@a{} []", "@a{vs} {}", "@(s} ('a',)", "@a() []", "<{[1]: 2}>", "objectpath 'a'", "signature 'a{}'"]
+    {
+        b.set("/annotations", json!({"org.systemd.property.After": value})).save()?;
+        b.container().create(&[])?.fails(&["org.systemd.property.After", "value parse error"])?.one_line()?;
         cx.nothing_left(&before)?;
     }
     Ok(())

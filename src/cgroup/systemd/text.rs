@@ -11,8 +11,10 @@ use std::collections::HashMap;
 pub const PREFIX: &str = "org.systemd.property.";
 /// Deepest nesting of a value.
 const MAX_DEPTH: usize = 16;
-/// Longest type of a value, bytes (D-Bus specification, "Valid Signatures").
+/// Longest type of a value, bytes, and how deep arrays and structures may be nested in it (D-Bus specification, "Valid
+/// Signatures").
 const MAX_TYPE: usize = 255;
+const MAX_NESTING: usize = 32;
 /// Longest text of a value, bytes: in memory a value takes many times as much.
 const MAX_TEXT: usize = 1 << 20;
 const MICROSECONDS: f64 = 1_000_000.0;
@@ -71,12 +73,39 @@ pub fn parse(text: &str) -> Result<Value> {
     Ok(value)
 }
 
-/// A message has one byte for the length of a type.
+/// One type that a message can carry: it has one byte for the length.
 fn check_type(signature: &str) -> Result<()> {
     if signature.len() > MAX_TYPE {
         bail!("a type of more than {MAX_TYPE} bytes");
     }
+    if single(signature) != Some(signature) {
+        bail!("{signature:?} is not a type");
+    }
     Ok(())
+}
+
+/// A text of the type signature: any number of types.
+fn check_signature(text: &str) -> Result<()> {
+    let mut rest = text;
+    while !rest.is_empty() {
+        let first = single(rest).with_context(|| format!("{text:?} is not a signature"))?;
+        rest = &rest[first.len()..];
+    }
+    if text.len() > MAX_TYPE {
+        bail!("a signature of more than {MAX_TYPE} bytes");
+    }
+    Ok(())
+}
+
+/// D-Bus specification, "Valid Object Paths".
+fn check_path(text: &str) -> Result<()> {
+    let element = |element: &str| {
+        !element.is_empty() && element.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    };
+    match text.strip_prefix('/') {
+        Some(rest) if rest.is_empty() || rest.split('/').all(element) => Ok(()),
+        _ => bail!("{text:?} is not an object's path"),
+    }
 }
 
 struct Parser<'a> {
@@ -170,8 +199,8 @@ impl<'a> Parser<'a> {
         let text = self.quoted(quote)?;
         match wanted {
             None | Some("s") => Ok(Value::Text(text)),
-            Some("o") => Ok(Value::Path(text)),
-            Some("g") => check_type(&text).map(|()| Value::Signature(text)),
+            Some("o") => check_path(&text).map(|()| Value::Path(text)),
+            Some("g") => check_signature(&text).map(|()| Value::Signature(text)),
             Some(other) => bail!("a string is not of type {other}"),
         }
     }
@@ -331,22 +360,35 @@ fn named_type(word: &str) -> Option<&'static str> {
     })
 }
 
-/// The first complete type of a signature.
+/// The first complete type of a signature (D-Bus specification, "Type System"). None: it begins with none.
 fn single(signature: &str) -> Option<&str> {
-    let mut depth = 0;
-    for (at, c) in signature.char_indices().take(255) {
-        match c {
-            'a' => continue,
-            '(' | '{' => depth += 1,
-            ')' | '}' => depth -= 1,
-            'y' | 'b' | 'n' | 'q' | 'i' | 'u' | 'x' | 't' | 'd' | 's' | 'o' | 'g' | 'v' => {}
-            _ => return None,
-        }
-        if depth == 0 {
-            return Some(&signature[..=at]);
-        }
+    complete(signature.as_bytes(), 0, 0).map(|length| &signature[..length])
+}
+
+/// How long that type is, which stands in so many arrays and structures.
+fn complete(bytes: &[u8], arrays: usize, structures: usize) -> Option<usize> {
+    const BASIC: &[u8] = b"ybnqiuxtdsog";
+    if arrays > MAX_NESTING || structures > MAX_NESTING {
+        return None;
     }
-    None
+    match bytes {
+        [b'a', b'{', key, value @ ..] if BASIC.contains(key) => {
+            let end = 3 + complete(value, arrays + 1, structures + 1)?;
+            (bytes.get(end) == Some(&b'}')).then_some(end + 1)
+        }
+        [b'a', element @ ..] => Some(1 + complete(element, arrays + 1, structures)?),
+        [b'(', ..] => {
+            let mut end = 1;
+            loop {
+                end += complete(&bytes[end..], arrays, structures + 1)?;
+                if bytes.get(end) == Some(&b')') {
+                    return Some(end + 1);
+                }
+            }
+        }
+        [kind, ..] if BASIC.contains(kind) || *kind == b'v' => Some(1),
+        _ => None,
+    }
 }
 
 /// A number: decimal, `0x` hexadecimal or `0` octal; 32 bits signed unless another type is wanted or it has a fraction.
@@ -454,8 +496,52 @@ mod tests {
             &format!("<({})>", "1,".repeat(254)),
             &format!("signature '{}'", "i".repeat(256)),
             &format!("[{}1]", "1,".repeat(1 << 19)),
+            "@a{} []",
+            "@a{} {}",
+            "@a{s} {}",
+            "@a{vs} {}",
+            "@a{(s)s} {}",
+            "@a{ss {}",
+            "@a{sss} {}",
+            "@a{sv) {}",
+            "@(s} ('a',)",
+            "@{sv} {}",
+            "@a [1]",
+            "@() ()",
+            "@a() []",
+            "@(a) []",
+            "@ [1]",
+            "@ss 'a'",
+            "@s) 'a'",
+            "<@a{} []>",
+            "[<{<1>: 2}>]",
+            "{[1]: 2}",
+            "{<'a'>: 2}",
+            "signature 'a'",
+            "signature '{sv}'",
+            "signature 'a{}'",
+            "signature 'i()'",
+            "objectpath ''",
+            "objectpath 'a'",
+            "objectpath '/a/'",
+            "objectpath '//'",
+            "objectpath '/a-b'",
+            "@ao ['/é']",
+            &format!("@{}s []", "a".repeat(33)),
+            &format!("@a{}s{} []", "(".repeat(33), ")".repeat(33)),
         ] {
             assert!(parse(bad).is_err(), "{bad}");
+        }
+        for (good, signature) in [
+            ("@a{sv} {}", "a{sv}"),
+            ("@a{oa{s(iv)}} {}", "a{oa{s(iv)}}"),
+            ("@a{sv} {'a': <1>}", "a{sv}"),
+            ("signature ''", "g"),
+            ("signature 'a{sv}(i)u'", "g"),
+            ("objectpath '/'", "o"),
+            (&format!("@{}s []", "a".repeat(32)), &format!("{}s", "a".repeat(32))),
+        ] {
+            assert_eq!(parse(good).unwrap().signature(), signature, "{good}");
         }
         let longest = parse(&format!("({})", "1,".repeat(253))).unwrap();
         assert_eq!(longest.signature().len(), 255);
