@@ -119,11 +119,11 @@ else
                 "$LAB/forky" env RUNTIME=/usr/local/bin/naru "$suite" --view $view checkpoint
         done
     fi
-    stage suite-systemd counts "$suite_dir/uml.sh" --systemd --timeout 600 \
+    stage suite-systemd counts "$suite_dir/uml.sh" --systemd --timeout 900 \
         env "RUNTIME=$naru" "$suite" --systemd --view host systemd/ resources/ update/ pause/ events/ kill/
-    stage suite-systemd-v1 counts "$suite_dir/uml.sh" --systemd=v1 --timeout 300 \
+    stage suite-systemd-v1 counts "$suite_dir/uml.sh" --systemd=v1 --timeout 600 \
         env "RUNTIME=$naru" "$suite" --systemd --view host systemd/ resources/ pause/
-    stage suite-systemd-hybrid counts "$suite_dir/uml.sh" --systemd=hybrid --timeout 300 \
+    stage suite-systemd-hybrid counts "$suite_dir/uml.sh" --systemd=hybrid --timeout 600 \
         env "RUNTIME=$naru" "$suite" --systemd --view host systemd/ cgroups/ pause/
     need busybox busybox-static
     stage security-build plain sh -c "cd '$suite_dir/security' && cargo build --release --target $target"

@@ -108,6 +108,7 @@ fn enter(args: &Value) -> Result<i32> {
         child.wait()?;
     }
     if systemd && done.is_none_or(|status| !status.success()) {
+        crate::unit::wake_all();
         crate::unit::stop_all(text(args, "mark"))?;
     }
     // Back out of the directories we are about to remove.

@@ -3,6 +3,8 @@
 
 use crate::cx::{Cx, skip, wait_for};
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -106,5 +108,83 @@ impl Drop for Monitor {
         // It may have ended by itself.
         let _ = self.busctl.kill();
         let _ = self.busctl.wait();
+    }
+}
+
+/// Somebody who has stopped, until this is dropped.
+pub enum Stopped {
+    /// systemd: frozen, because nobody can send it SIGSTOP from within its pid namespace.
+    Systemd,
+    /// The message bus.
+    Bus(Pid),
+}
+
+/// systemd's own cgroup on v2, and one for it on v1.
+const FREEZE: &str = "/sys/fs/cgroup/init.scope/cgroup.freeze";
+const FREEZER: &str = "/sys/fs/cgroup/freezer";
+
+impl Stopped {
+    /// Stops systemd.
+    pub fn systemd() -> Result<Stopped> {
+        if crate::cgroup::unified() {
+            fs::write(FREEZE, "1").context("freeze systemd")?;
+            wait_for("systemd to freeze", || {
+                let events = fs::read_to_string("/sys/fs/cgroup/init.scope/cgroup.events")?;
+                Ok(events.contains("frozen 1").then_some(()))
+            })?;
+            return Ok(Stopped::Systemd);
+        }
+        let dir = PathBuf::from(FREEZER).join("stopped");
+        fs::create_dir_all(&dir)?;
+        fs::write(dir.join("cgroup.procs"), "1").context("move systemd to a freezer")?;
+        fs::write(dir.join("freezer.state"), "FROZEN").context("freeze systemd")?;
+        wait_for("systemd to freeze", || {
+            Ok((fs::read_to_string(dir.join("freezer.state"))?.trim() == "FROZEN").then_some(()))
+        })?;
+        Ok(Stopped::Systemd)
+    }
+
+    /// Stops the message bus.
+    pub fn bus() -> Result<Stopped> {
+        systemctl(&["start", "dbus.service"])?;
+        let pid = Pid::from_raw(property("dbus.service", "MainPID")?.parse()?);
+        ensure!(pid.as_raw() > 1, "the message bus has no process");
+        kill(pid, Signal::SIGSTOP)?;
+        wait_for("the message bus to stop", || {
+            let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+            Ok(status.contains("State:\tT").then_some(()))
+        })?;
+        Ok(Stopped::Bus(pid))
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        match self {
+            Stopped::Systemd => wake_systemd(),
+            // Gone, it is not stopped either.
+            Stopped::Bus(pid) => drop(kill(*pid, Signal::SIGCONT)),
+        }
+    }
+}
+
+fn wake_systemd() {
+    // Where one of these is not there, nobody has stopped it that way.
+    let _ = fs::write(FREEZE, "0");
+    let dir = PathBuf::from(FREEZER).join("stopped");
+    if dir.exists() {
+        let _ = fs::write(dir.join("freezer.state"), "THAWED");
+        let _ = fs::write(PathBuf::from(FREEZER).join("cgroup.procs"), "1");
+        let _ = fs::remove_dir(dir);
+    }
+}
+
+/// Has systemd and the message bus go on after a test that may have stopped them.
+pub fn wake_all() {
+    wake_systemd();
+    if let Ok(Ok(pid)) = property("dbus.service", "MainPID").map(|pid| pid.parse())
+        && pid > 1
+    {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGCONT);
     }
 }

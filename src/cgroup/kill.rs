@@ -3,6 +3,7 @@
 use super::file;
 use super::freeze::wait_for_event;
 use super::record::{Hierarchy, Record};
+use super::systemd;
 use crate::sys::{process, words};
 use anyhow::{Result, anyhow};
 use nix::errno::Errno;
@@ -62,9 +63,11 @@ impl Record {
 
     /// Removes the container's cgroup, ending first what is still in it.
     pub fn end_and_remove(&self) -> Result<()> {
-        let (mut busy, mut all_gone) = (false, true);
+        // A unit's stay until it is stopped: systemd would miss its end.
+        let is_unit = self.unit.is_some();
+        let (mut busy, mut all_gone) = (is_unit, !is_unit);
         // All of them, also after the first that is busy: each one removed here is one less below.
-        for one in &self.hierarchies {
+        for one in self.hierarchies.iter().filter(|_| !is_unit) {
             match file::remove_dir(file::ABSOLUTE, &one.dir()) {
                 Ok(()) | Err(Errno::ENOENT) => {}
                 Err(errno) => {
@@ -73,7 +76,7 @@ impl Record {
                 }
             }
         }
-        if all_gone && self.unit.is_none() && self.made.is_empty() {
+        if all_gone && self.made.is_empty() {
             return Ok(());
         }
         if busy && !self.procs()?.is_empty() {
@@ -85,8 +88,12 @@ impl Record {
     /// Removes the container's cgroup and all below it, which must have no processes or only such as are ending.
     /// Gone already is as good; where nothing may be removed, nothing was made.
     pub fn remove(&self) -> Result<()> {
-        // First, or systemd would see its unit end by itself; below are the directories that it does not know.
+        // First, or systemd would see its unit end by itself; below are the directories that it does not know. One that
+        // does not answer finds the unit empty when it goes on, and only then: without its directory it would keep it.
         let mut failure = self.unit.as_ref().and_then(|unit| unit.stop().err());
+        if failure.as_ref().is_some_and(systemd::is_unanswered) {
+            return failure.map_or(Ok(()), Err);
+        }
         let deadline = Instant::now() + REMOVE_TIMEOUT;
         for one in &self.hierarchies {
             if let Err(error) = remove_tree(one, &one.dir(), deadline) {

@@ -1,6 +1,7 @@
 //! `delete`: removes what create made, and nothing else; may be repeated after it was interrupted.
 
 use super::kill;
+use crate::cgroup::systemd::is_unanswered;
 use crate::cli::Global;
 use crate::exit::ExitCode;
 use crate::hooks;
@@ -90,7 +91,8 @@ fn destroy_with(dir: Dir, state: &State, init: Option<BorrowedFd>) -> Result<()>
 }
 
 fn twice(step: impl Fn() -> Result<()>) -> Result<()> {
-    step().or_else(|_| step())
+    // Who has waited half a minute in vain need not do so again.
+    step().or_else(|error| if is_unanswered(&error) { Err(error) } else { step() })
 }
 
 /// poststop hooks: a failure is told and the others run on (runtime.md "Lifecycle").

@@ -51,6 +51,7 @@ mod seccomp;
 mod seccomp_agent;
 mod state;
 mod stdio;
+mod stopped;
 mod systemd;
 mod terminal;
 mod update;
@@ -149,6 +150,7 @@ pub fn all() -> Vec<Test> {
         checkpoint::TESTS,
         checkpoint_flags::TESTS,
         systemd::TESTS,
+        stopped::TESTS,
         exhausted::TESTS,
         load::TESTS,
         configs::TESTS,

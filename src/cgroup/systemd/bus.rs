@@ -50,6 +50,18 @@ impl std::fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
+/// A request that had no answer in time.
+#[derive(Debug)]
+struct Unanswered;
+
+impl std::fmt::Display for Unanswered {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(f, "no answer from systemd within {} s", TIMEOUT.as_secs())
+    }
+}
+
+impl std::error::Error for Unanswered {}
+
 /// Is this the error of D-Bus with this last part of its name?
 pub fn is_refusal(error: &anyhow::Error, name: &str) -> bool {
     error.downcast_ref::<Refused>().is_some_and(|refused| refused.name.rsplit('.').next() == Some(name))
@@ -239,7 +251,7 @@ impl Bus {
     fn wait(&self, flags: PollFlags) -> Result<()> {
         let left = self.deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            bail!("no answer from systemd within {} s", TIMEOUT.as_secs());
+            bail!(Unanswered);
         }
         let timeout = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
         match poll(&mut [PollFd::new(self.socket.as_fd(), flags)], timeout) {
@@ -251,6 +263,11 @@ impl Bus {
 
 fn call_bus<'a>(member: &'a str, arguments: &'a [Value]) -> Call<'a> {
     Call { destination: BUS, path: BUS_OBJECT, interface: BUS, member, arguments }
+}
+
+/// Does systemd, or the message bus, take connections and say nothing?
+pub fn is_unanswered(error: &anyhow::Error) -> bool {
+    error.is::<Unanswered>()
 }
 
 /// Has the connection broken off, as it does when systemd executes itself anew?

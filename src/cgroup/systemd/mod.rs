@@ -15,6 +15,7 @@ use super::resources::{Limits, is_zero};
 use super::{Options, Version, file, path};
 use crate::log;
 use anyhow::{Context, Result, bail};
+pub use bus::is_unanswered;
 use bus::{Bus, Whose, is_lost, is_refusal};
 use oci_spec::runtime::LinuxResources;
 use properties::{Host, Property};
@@ -50,10 +51,15 @@ impl Unit {
         if self.user { Whose::User } else { Whose::System }
     }
 
-    /// Stops the unit and makes systemd forget it, also if it has failed. Gone already is as good. Where systemd cannot
-    /// be reached nothing is said: once its cgroup has been removed, the unit goes by itself.
+    /// Stops the unit and makes systemd forget it, also if it has failed. Gone already is as good. Where there is no
+    /// systemd to be reached nothing is said; one that does not answer ([`is_unanswered`]) may have the unit yet.
     pub fn stop(&self) -> Result<()> {
-        let Ok(mut bus) = Bus::connect(self.whose()) else { return Ok(()) };
+        let fail = || format!("stop unit {:?}", self.name);
+        let mut bus = match Bus::connect(self.whose()) {
+            Err(error) if is_unanswered(&error) => return Err(error).with_context(fail),
+            Err(_) => return Ok(()),
+            Ok(bus) => bus,
+        };
         let name = Value::text(&*self.name);
         match bus.job("StopUnit", &[name.clone(), Value::text("replace")]) {
             Ok(result) if result == DONE => {}
@@ -61,7 +67,7 @@ impl Unit {
                 log::warn(format_args!("error removing unit `{}`: got `{result}`. Continuing...", self.name));
             }
             Err(error) if is_refusal(&error, "NoSuchUnit") || is_lost(&error) => {}
-            Err(error) => return Err(error).with_context(|| format!("stop unit {:?}", self.name)),
+            Err(error) => return Err(error).with_context(fail),
         }
         // Only a failed unit is still known; of any other it says that there is none.
         let _ = bus.call("ResetFailedUnit", &[name]);
