@@ -178,7 +178,7 @@ pub fn seccomp(plain: &str) -> Option<Range<usize>> {
                     if text.get(colon) == Some(&b':') {
                         let start = after_space(colon + 1);
                         return (text.get(start) == Some(&b'{'))
-                            .then(|| object_end(text, start))?
+                            .then(|| object_end(plain, start))?
                             .map(|end| start..end);
                     }
                 }
@@ -192,23 +192,10 @@ pub fn seccomp(plain: &str) -> Option<Range<usize>> {
 }
 
 /// The offset just behind the object that opens at `start`.
-fn object_end(text: &[u8], start: usize) -> Option<usize> {
-    let (mut depth, mut at) = (0usize, start);
-    while at < text.len() {
-        match text[at] {
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' => {
-                depth -= 1;
-                if depth == 0 {
-                    return Some(at + 1);
-                }
-            }
-            b'"' => at = string_end(text, at),
-            _ => {}
-        }
-        at += 1;
-    }
-    None
+fn object_end(plain: &str, start: usize) -> Option<usize> {
+    let mut values = serde_json::Deserializer::from_str(&plain[start..]).into_iter::<serde::de::IgnoredAny>();
+    values.next()?.ok()?;
+    Some(start + values.byte_offset())
 }
 
 /// Is `pids.limit` 0 here, which the crate that parses it also says of one that is absent?
@@ -243,7 +230,7 @@ enum Step {
     Index(usize),
 }
 
-/// The offset of the closing quote of the string that opens at `start`.
+/// The offset of the closing quote of the string that opens at `start`; beyond the text if there is none.
 fn string_end(text: &[u8], start: usize) -> usize {
     let mut at = start + 1;
     while at < text.len() && text[at] != b'"' {

@@ -200,7 +200,7 @@ struct Launch<'a> {
     network: Option<Ahead>,
     /// The runtime has made the container's network namespace and is in it.
     in_new_network: bool,
-    /// The seccomp filter is compiled and kept.
+    /// The seccomp profile is compiled.
     has_filter: bool,
 }
 
@@ -243,18 +243,24 @@ pub fn plan(request: &Request) -> Result<Plan> {
     Ok(plan)
 }
 
-/// Compiles the seccomp profile, and keeps the program for `exec`, which has to give the same to its processes.
-pub fn keep_filter(bundle: &Bundle, plan: &Plan, dir: &Dir, container: &mut State) -> Result<()> {
+/// Compiles the seccomp profile.
+pub fn compile_filter(bundle: &Bundle, plan: &Plan) -> Result<()> {
     let Some(profile) = bundle.seccomp()? else { return Ok(()) };
-    let Some(filter) = plan::seccomp::compile(&profile)? else { return Ok(()) };
-    let listener = if filter.agent.is_some() { crate::sys::seccomp::FLAG_NEW_LISTENER } else { 0 };
-    log::debug(format_args!("seccomp filter flags: {}", filter.flags | listener));
-    dir.put(state::SECCOMP, state::SECCOMP, &filter.to_bytes()).context("keep the seccomp program")?;
-    container.agent.clone_from(&filter.agent);
-    let _ = plan.process.seccomp.set(filter);
+    if let Some(filter) = plan::seccomp::compile(&profile)? {
+        let listener = if filter.agent.is_some() { crate::sys::seccomp::FLAG_NEW_LISTENER } else { 0 };
+        log::debug(format_args!("seccomp filter flags: {}", filter.flags | listener));
+        let _ = plan.process.seccomp.set(filter);
+    }
     // What was parsed is of no more use; giving it back piece by piece would only cost time.
     std::mem::forget(profile);
     Ok(())
+}
+
+/// Keeps the filter for `exec`, which has to give the same to its processes.
+pub fn keep_filter(plan: &Plan, dir: &Dir, container: &mut State) -> Result<()> {
+    let Some(filter) = plan.process.seccomp.get() else { return Ok(()) };
+    container.agent.clone_from(&filter.agent);
+    dir.put(state::SECCOMP, state::SECCOMP, &filter.to_bytes()).context("keep the seccomp program")
 }
 
 /// A container of which nothing runs yet.
@@ -555,7 +561,7 @@ impl Launch<'_> {
         // The child mounts meanwhile: the network namespace alone is a fifth of a container start.
         if new_network {
             if !self.in_new_network {
-                self.make_network().context("make the network namespace")?;
+                self.make_network()?;
                 self.in_new_network = true;
             }
             if let Some(devices) = &mut guard.net_devices {
@@ -563,8 +569,6 @@ impl Launch<'_> {
                 devices.move_here(&self.plan.net_devices)?;
             }
             wire.send(Kind::NetworkReady).context(TELL)?;
-            // Nobody has told the program to (runc and crun do it, too); while the child mounts.
-            crate::sys::net::loopback_up().context("switch the loopback interface on")?;
         }
         wire.limit(LOOK_AFTER).context("limit the wait for the init stage")?;
         // The mount is the child's by now, or the child's copy is the last one.
@@ -576,10 +580,18 @@ impl Launch<'_> {
         if self.plan.process.oom_score_adj.is_some() && !told_before {
             set_oom_score(&self.plan.process, pid, &open_proc()?)?;
         }
-        // Also a third of the planning of an engine's container, which the init stage wants last.
-        if !self.has_filter {
-            keep_filter(&self.request.bundle, self.plan, guard.dir()?, container)?;
-            self.has_filter = true;
+        let filtered = self.request.bundle.has_seccomp();
+        if filtered {
+            // A third of the planning of an engine's container, and the init stage wants it last.
+            if !self.has_filter {
+                compile_filter(&self.request.bundle, self.plan)?;
+                self.has_filter = true;
+            }
+            // It is installed while the rest is done here.
+            if !self.plan.runtime_hooks {
+                wire.send_filter(self.plan.process.seccomp.get()).context(TELL)?;
+            }
+            keep_filter(self.plan, guard.dir()?, container)?;
         }
         if let Some((_, pidfd)) = &guard.child {
             container.set_init(pid, pidfd.as_fd())?;
@@ -592,9 +604,9 @@ impl Launch<'_> {
             }
             self.run_runtime_hooks(guard, pid)?;
             wire.send(Kind::HooksDone).context(TELL)?;
-        }
-        if self.request.bundle.has_seccomp() {
-            wire.send_filter(self.plan.process.seccomp.get()).context(TELL)?;
+            if filtered {
+                wire.send_filter(self.plan.process.seccomp.get()).context(TELL)?;
+            }
         }
         wire.send(Kind::Proceed).context(TELL)?;
         match self.listen(&wire, guard, sources.as_ref())? {
@@ -606,11 +618,13 @@ impl Launch<'_> {
     }
 
     /// Enters a new network namespace: the one that was begun, where it has come to an end.
-    fn make_network(&mut self) -> crate::sys::Result<()> {
-        match self.network.take().map(Ahead::take) {
-            Some(Ok(file)) => process::setns(file.as_fd(), libc::CLONE_NEWNET),
-            _ => process::unshare(libc::CLONE_NEWNET),
+    fn make_network(&mut self) -> Result<()> {
+        const WHAT: &str = "make the network namespace";
+        if let Some(Ok(file)) = self.network.take().map(Ahead::take) {
+            return process::setns(file.as_fd(), libc::CLONE_NEWNET).context(WHAT);
         }
+        process::unshare(libc::CLONE_NEWNET).context(WHAT)?;
+        crate::sys::net::loopback_up().context("switch the loopback interface on")
     }
 
     /// Both ends of the socket for sources that the container's root cannot reach, where the runtime has more rights.

@@ -17,7 +17,8 @@
 //!   prestart, createRuntime hooks            } createRuntime hooks
 //!   ── HooksDone ──────────────────────────▶ }
 //!                                            createContainer hooks, masks, pivot, user, capabilities
-//!   ── Filter{program} ────────────────────▶ only with a seccomp profile, compiled meanwhile
+//!   ── Filter{program} ────────────────────▶ only with a seccomp profile, compiled meanwhile; without those
+//!                                            hooks before the runtime has written the state
 //!   ── Proceed ────────────────────────────▶ everything outside is in place
 //!   ◀────────────────── Listener{fd} ──   } only with SCMP_ACT_NOTIFY: the runtime takes
 //!   ── ListenerTaken ──────────────────────▶ } the descriptor to the agent

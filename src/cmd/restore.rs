@@ -113,7 +113,8 @@ fn work(
 ) -> Result<()> {
     let spec = &request.bundle.spec;
     let Begun { guard, state, cgroup, .. } = begun;
-    spawn::keep_filter(&request.bundle, plan, guard.dir()?, state)?;
+    spawn::compile_filter(&request.bundle, plan)?;
+    spawn::keep_filter(plan, guard.dir()?, state)?;
     options.external_mounts = mounts::to_restore(&plan.rootfs, &plan.mounts)?;
     let cgroups = mounts::cgroup_binds(&plan.mounts, &plan.namespaces, cgroup.record())?;
     let bytes = |text: &std::ffi::CString| text.to_bytes().to_vec();

@@ -7,7 +7,7 @@
 //! process's own.
 
 use super::exe::{self, Seal};
-use super::{Errno, Result, check, raw};
+use super::{Errno, Result, check, net, raw};
 use std::cell::UnsafeCell;
 use std::mem::ManuallyDrop;
 use std::os::fd::{FromRawFd, OwnedFd};
@@ -85,7 +85,7 @@ impl Ahead {
         !matches!(waitid(Id::Pid(nix::unistd::Pid::from_raw(self.pid)), flags), Ok(WaitStatus::StillAlive))
     }
 
-    /// The namespace, once it is made.
+    /// The namespace, once it is made, with its loopback interface on.
     pub fn take(self) -> Result<OwnedFd> {
         ManuallyDrop::new(self).outcome()
     }
@@ -139,7 +139,9 @@ extern "C" fn make(_: *mut libc::c_void) -> libc::c_int {
     let _ = unsafe { raw::call(libc::SYS_futex, [SEALED.as_ptr() as libc::c_long, wake.into(), 1, 0, 0]) };
     // SAFETY: no memory is passed.
     let made = unsafe { raw::call(libc::SYS_unshare, [libc::CLONE_NEWNET.into(), 0, 0, 0, 0]) };
-    let outcome = made.and_then(|_| raw::open(c"/proc/self/ns/net", libc::O_RDONLY));
+    // Nobody has told the program to do so (runc and crun do it, too).
+    let made = made.and_then(|_| net::loopback_up());
+    let outcome = made.and_then(|()| raw::open(c"/proc/self/ns/net", libc::O_RDONLY));
     OUTCOME.store(outcome.unwrap_or_else(|errno| -(errno as i32)), Ordering::SeqCst);
     0
 }

@@ -1,20 +1,21 @@
 //! Network interfaces by ioctl; what needs more than a flag goes through rtnetlink (`net.rs` of the runtime).
 
-use super::{Result, check};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
-use std::os::fd::AsRawFd;
+use super::{Result, raw};
 
 /// Switches the loopback interface of this process's network namespace on. Asked through a local socket, because a
-/// kernel may have no IPv4.
+/// kernel may have no IPv4. Uses neither errno nor the heap.
 pub fn loopback_up() -> Result<()> {
-    let socket = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC;
+    // SAFETY: no memory is passed.
+    let socket = unsafe { raw::call(libc::SYS_socket, [libc::AF_UNIX.into(), kind.into(), 0, 0, 0]) }?;
     // SAFETY: ifreq is plain data for which all zeroes is valid.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     request.ifr_name[0] = b'l' as _;
     request.ifr_name[1] = b'o' as _;
     request.ifr_ifru.ifru_flags = libc::IFF_UP as _;
+    let (flags, at) = (libc::SIOCSIFFLAGS as libc::c_long, &raw const request as libc::c_long);
     // SAFETY: SIOCSIFFLAGS reads one ifreq, which lives across the call.
-    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) }
-        as libc::c_long)
-    .map(drop)
+    let done = unsafe { raw::call(libc::SYS_ioctl, [socket, flags, at, 0, 0]) };
+    raw::close(socket as i32);
+    done.map(drop)
 }
