@@ -1,5 +1,6 @@
 #!/bin/bash
 # supply-test.sh: does what docs/dependencies.md promises hold? Closes with `N passed, N failed, N skipped`.
+# ADVISORY_DB=DIR: a checkout of RustSec's advisory database, for where it cannot be fetched.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 passed=0 failed=0 skipped=0
@@ -44,6 +45,13 @@ complete() { # a checksum and a licence for each
     jq -e 'all(.components[]; (.hashes[0].content | length == 64) and (.licenses[0].expression != "NOASSERTION"))' target/naru.cdx.json
 }
 
+audited() { # every lock file, those of the tests as well
+    local lock
+    for lock in Cargo.lock ./*/Cargo.lock runtime-tools-tests/*/Cargo.lock; do
+        cargo audit --quiet --deny warnings --file "$lock" ${ADVISORY_DB:+--db "$ADVISORY_DB" --no-fetch} || return 1
+    done
+}
+
 check "unsafe only in src/sys" unsafe_places
 check "every dependency has its reason" listed
 if command -v jq >/dev/null; then
@@ -63,6 +71,13 @@ if cargo deny --version >/dev/null 2>&1; then
     fi
 else
     skip "licences, sources, bans, advisories" "no cargo-deny"
+fi
+if ! cargo audit --version >/dev/null 2>&1; then
+    skip "lock files" "no cargo-audit"
+elif [ -n "${ADVISORY_DB-}" ] || ! cargo audit --quiet --file Cargo.lock 2>&1 | grep -q "couldn't fetch"; then
+    check "no advisory against any lock file" audited
+else
+    skip "lock files" "the advisory database cannot be fetched"
 fi
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" = 0 ]
