@@ -1,10 +1,12 @@
-//! Waiting for a process of the container that may be unable to run: its cgroup, or one above it, may be frozen, and stay so.
+//! Waiting for a process of the container that may be unable to run: its cgroup, or one above it, may be frozen, and stay so,
+//! or a neighbour in a shared pid namespace may have sent SIGSTOP.
 //!
 //! What the init stage does may take as long as it takes (mounts from afar, hooks without a timeout), so silence alone is
-//! no reason to give up; a freezer that nobody opens is. The socket's own timeout says when to look. Called by `spawn`
+//! no reason to give up; that it is kept from running is. The socket's own timeout says when to look. Called by `spawn`
 //! and `start`, which see the host's cgroups; `exec`, which does not any more when it waits, has a limit in place of it.
 
 use crate::cgroup::Record;
+use crate::state::is_stopped;
 use crate::sync::{Frame, Wire};
 use crate::sys::{Errno, process};
 use anyhow::{Context, Result, bail};
@@ -13,25 +15,26 @@ use std::time::{Duration, Instant};
 
 /// Silence before each look, in seconds.
 pub const LOOK_AFTER: u32 = 2;
-/// How long the cgroup may be found frozen, one look after the other.
-const FROZEN_LIMIT: Duration = Duration::from_secs(8);
+/// How long it may be found unable to run, one look after the other.
+const STUCK_LIMIT: Duration = Duration::from_secs(8);
 
-/// What is known of the freezer so far.
+/// What is known so far.
 pub struct Patience<'a> {
     record: &'a Record,
-    frozen_since: Option<Instant>,
+    init: Option<i32>,
+    stuck_since: Option<Instant>,
 }
 
 impl Patience<'_> {
-    /// For a process in this cgroup.
-    pub fn new(record: &Record) -> Patience<'_> {
-        Patience { record, frozen_since: None }
+    /// For a process in this cgroup, with its number if others may reach it.
+    pub fn new(record: &Record, init: Option<i32>) -> Patience<'_> {
+        Patience { record, init, stuck_since: None }
     }
 
     /// Waits for a frame on a wire with [`Wire::limit`].
     ///
     /// # Errors
-    /// The cgroup is frozen and stays so for 10 s.
+    /// The cgroup is frozen, or the process stopped, and stays so for 10 s.
     pub fn receive(&mut self, wire: &Wire) -> Result<Frame> {
         loop {
             match wire.receive() {
@@ -53,12 +56,22 @@ impl Patience<'_> {
     }
 
     fn look(&mut self) -> Result<()> {
-        let Some(dir) = self.record.frozen_at() else {
-            self.frozen_since = None;
-            return Ok(());
+        let why = match self.record.frozen_at() {
+            Some(dir) => {
+                format!(
+                    "container's cgroup unexpectedly frozen: {dir}, or one above it: its process cannot run"
+                )
+            }
+            None if self.init.is_some_and(is_stopped) => {
+                "container's first process was stopped by a signal before it could run the program".into()
+            }
+            None => {
+                self.stuck_since = None;
+                return Ok(());
+            }
         };
-        if self.frozen_since.get_or_insert_with(Instant::now).elapsed() >= FROZEN_LIMIT {
-            bail!("container's cgroup unexpectedly frozen: {dir}, or one above it: its process cannot run");
+        if self.stuck_since.get_or_insert_with(Instant::now).elapsed() >= STUCK_LIMIT {
+            bail!("{why}");
         }
         Ok(())
     }

@@ -641,7 +641,8 @@ impl Launch<'_> {
 
     /// Waits for the init stage, and meanwhile serves its wishes.
     fn listen(&self, wire: &Wire, guard: &Guard, sources: Option<&OwnedFd>) -> Result<Frame> {
-        let mut patience = Patience::new(self.cgroup.record());
+        let init = guard.child.as_ref().map(|child| child.0);
+        let mut patience = Patience::new(self.cgroup.record(), init);
         loop {
             match (patience.receive(wire)?, sources, &guard.child) {
                 (Frame::NeedSource(index), Some(sources), Some((pid, pidfd))) => {
@@ -759,7 +760,7 @@ pub fn run_hooks(name: &str, list: &[Hook], state: &[u8]) -> Result<()> {
 /// failed, and is in the guard still.
 fn adopt_init(guard: &mut Guard, wire: &Wire, cgroup: &cgroup::Record) -> Result<Option<Frame>> {
     let middle = guard.child.as_ref().map(|child| child.1.as_fd()).context("the init process is gone")?;
-    Patience::new(cgroup).end_of(middle).context("wait for the process that joins namespaces")?;
+    Patience::new(cgroup, None).end_of(middle).context("wait for the process that joins namespaces")?;
     // What it had to say it has said; the init process waits to be let in, so the end of the wire does not show.
     match wire.receive_now().context("wait for the init stage")? {
         Some(Frame::Born(pid)) => {

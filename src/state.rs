@@ -559,19 +559,32 @@ pub fn parse(text: &[u8]) -> Result<State> {
 
 /// Start time of a process in clock ticks since boot; nothing if it is gone or has ended and waits to be reaped.
 pub fn start_time(pid: i32) -> Result<Option<u64>> {
+    let mut buf = [0; 1024];
+    let Some(length) = read_stat(pid, &mut buf)? else { return Ok(None) };
+    parse_stat(&buf[..length]).with_context(|| format!("read /proc/{pid}/stat"))
+}
+
+/// Has a signal stopped the process? A debugger's stops do not count.
+pub fn is_stopped(pid: i32) -> bool {
+    let mut buf = [0; 1024];
+    let Ok(Some(length)) = read_stat(pid, &mut buf) else { return false };
+    let name_end = buf[..length].iter().rposition(|&byte| byte == b')');
+    name_end.is_some_and(|end| buf[end..length].starts_with(b") T"))
+}
+
+/// Reads `/proc/PID/stat`; nothing where there is no such process.
+fn read_stat(pid: i32, buf: &mut [u8]) -> Result<Option<usize>> {
     let path = CString::new(format!("/proc/{pid}/stat"))?;
     let file = match fs::open(&path, libc::O_RDONLY, 0) {
         Ok(file) => file,
         Err(Errno::ENOENT | Errno::ESRCH) => return Ok(None),
         Err(errno) => return Err(errno).with_context(|| format!("open /proc/{pid}/stat")),
     };
-    let mut buf = [0u8; 1024];
-    let length = match fs::read(file.as_fd(), &mut buf) {
-        Ok(length) => length,
-        Err(Errno::ESRCH) => return Ok(None),
-        Err(errno) => return Err(errno).with_context(|| format!("read /proc/{pid}/stat")),
-    };
-    parse_stat(&buf[..length]).with_context(|| format!("read /proc/{pid}/stat"))
+    match fs::read(file.as_fd(), buf) {
+        Ok(length) => Ok(Some(length)),
+        Err(Errno::ESRCH) => Ok(None),
+        Err(errno) => Err(errno).with_context(|| format!("read /proc/{pid}/stat")),
+    }
 }
 
 /// The same from the text of `/proc/PID/stat`.

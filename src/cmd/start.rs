@@ -67,7 +67,7 @@ fn open_gate(dir: &Dir, state: &State, init: Option<&OwnedFd>) -> Result<()> {
     let wire = Wire::from_socket(gate);
     wire.limit(LOOK_AFTER).context("limit the wait for the init stage")?;
     wire.send(Kind::Proceed).context("write to the init stage")?;
-    let answer = Patience::new(&state.cgroup).receive(&wire);
+    let answer = Patience::new(&state.cgroup, Some(state.pid)).receive(&wire);
     if let (Err(_), Some(init)) = (&answer, init) {
         // It has the word to go on, unread perhaps, and must not run after `start` has failed.
         let _ = process::pidfd_signal(init.as_fd(), libc::SIGKILL);

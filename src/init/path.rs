@@ -28,12 +28,7 @@ pub fn open_target(root: BorrowedFd, path: &CStr, flags: i32) -> Result<OwnedFd>
         Err(Errno::ELOOP) => {}
         other => return other,
     }
-    let target = openat2(root, path, flags, 0, IN_ROOT)?;
-    let identity = |fd: BorrowedFd| nix::sys::stat::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino));
-    if is_procfs(target.as_fd())? || identity(target.as_fd())? == identity(root)? {
-        return Err(Errno::EXDEV);
-    }
-    Ok(target)
+    not_forbidden(root, openat2(root, path, flags, 0, IN_ROOT)?)
 }
 
 /// Opens the directory at `path`, making it and its parents (0755) where they are missing.
@@ -156,14 +151,24 @@ fn walk(root: BorrowedFd, path: &CStr, last: Last) -> Result<OwnedFd> {
                 todo = next;
             }
             SFlag::S_IFDIR => stack.push(fd),
-            _ if todo.is_empty() && last == Last::File => return Ok(fd),
+            _ if todo.is_empty() && last == Last::File => return not_forbidden(root, fd),
             _ => return Err(Errno::ENOTDIR),
         }
     }
     match last {
-        Last::Directory => stack.pop().ok_or(Errno::ENOENT),
+        // A link that was swapped in meanwhile leads no further than one that was there before.
+        Last::Directory => not_forbidden(root, stack.pop().ok_or(Errno::ENOENT)?),
         Last::File => Err(Errno::EISDIR),
     }
+}
+
+/// `target`, unless it is the root itself or in a procfs.
+fn not_forbidden(root: BorrowedFd, target: OwnedFd) -> Result<OwnedFd> {
+    let identity = |fd: BorrowedFd| nix::sys::stat::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino));
+    if is_procfs(target.as_fd())? || identity(target.as_fd())? == identity(root)? {
+        return Err(Errno::EXDEV);
+    }
+    Ok(target)
 }
 
 /// The type bits of what a handle shows.
@@ -221,6 +226,25 @@ mod tests {
         }
         assert_eq!(make_dir(fd.as_fd(), c"loop/x").err(), Some(Errno::ELOOP));
         assert!(!dir.join("out").exists() && !dir.join("up").exists());
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    /// As if the link had been put there between the first look and the walk.
+    #[test]
+    fn no_walk_ends_in_procfs_or_at_the_root() {
+        let (dir, fd) = root();
+        symlink(dir.join("root"), dir.join("back")).unwrap();
+        symlink("/proc/sys/kernel", dir.join("settings")).unwrap();
+        symlink("/proc/version", dir.join("file")).unwrap();
+        let host = OwnedFd::from(std::fs::File::open("/").unwrap());
+        let at = |name: &str| CString::new(dir.join(name).into_os_string().into_vec()).unwrap();
+        let end = |root: &OwnedFd, path: &CStr, last| walk(root.as_fd(), path, last).map(drop);
+        assert_eq!(end(&host, &at("settings"), Last::Directory), Err(Errno::EXDEV));
+        assert_eq!(end(&host, &at("file"), Last::File), Err(Errno::EXDEV));
+        assert_eq!(end(&host, &at("back"), Last::Directory), Ok(()));
+        symlink("/", dir.join("root/whole")).unwrap();
+        assert_eq!(end(&fd, c"whole", Last::Directory), Err(Errno::EXDEV));
+        assert_eq!(end(&fd, c"a/..", Last::Directory), Err(Errno::EXDEV));
         std::fs::remove_dir_all(dir).unwrap();
     }
 

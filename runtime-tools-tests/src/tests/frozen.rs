@@ -15,6 +15,8 @@ tests!["frozen":
     run_below deviates ["runc" = "waits for ever", "crun" = "waits for ever", "youki" = "waits for ever"],
     start_below deviates ["runc" = "waits for ever", "crun" = "does not look", "youki" = "waits for ever"],
     exec_below deviates ["runc" = "waits for ever", "crun" = "waits for ever", "youki" = "waits for ever"],
+    create_of_a_stopped_process deviates ["runc" = "waits for ever", "crun" = "waits for ever", "youki" = "waits for ever"],
+    start_of_a_stopped_process deviates ["runc" = "waits for ever", "crun" = "succeeds", "youki" = "succeeds"],
     kill_and_delete_below deviates ["crun" = "leaves the cgroup behind"],
 ];
 
@@ -138,4 +140,34 @@ fn kill_and_delete_below(cx: &Cx) -> Result<()> {
     c.delete_force()?;
     cx.nothing_left(&before)?;
     end(cx)
+}
+
+/// A neighbour in a shared pid namespace may stop a container's first process; here a hook does it in its place.
+fn create_of_a_stopped_process(cx: &Cx) -> Result<()> {
+    let mut b = cx.bundle()?;
+    let stop = r#"kill -STOP "$(sed 's/.*"pid": *\([0-9]*\).*/\1/')""#;
+    b.probe(&["sleep"]).push("/hooks/createRuntime", json!({"path": "/bin/sh", "args": ["sh", "-c", stop]}));
+    b.save()?;
+    let before = cx.snapshot()?;
+    for command in ["create", "run"] {
+        let out = cx.cmd(&[command, "--bundle", &b.path(), &cx.id()]).limit(LIMIT).run()?;
+        out.fails(&["stopped by a signal"])?.one_line()?;
+        cx.nothing_left(&before)?;
+    }
+    Ok(())
+}
+
+fn start_of_a_stopped_process(cx: &Cx) -> Result<()> {
+    let mut b = cx.bundle()?;
+    b.probe(&["sleep"]).save()?;
+    let before = cx.snapshot()?;
+    let c = b.create()?;
+    let pid = nix::unistd::Pid::from_raw(c.pid()?);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP)?;
+    let out = cx.cmd(&["start", &c.id]).limit(LIMIT).run()?;
+    out.fails(&["stopped by a signal"])?.one_line()?;
+    crate::container::reap(pid.as_raw())?;
+    c.is("stopped")?;
+    c.delete()?.ok()?;
+    cx.nothing_left(&before)
 }
