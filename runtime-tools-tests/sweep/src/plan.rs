@@ -343,7 +343,8 @@ pub fn cases(roles: &[(Role, Vec<Call>)], o: &Options) -> (Vec<Case>, usize) {
     let mut harmless = 0;
     for (role, calls) in roles.iter().filter(|(r, _)| o.role.as_ref().is_none_or(|only| only == r)) {
         for (n, call) in calls.iter().enumerate().filter(|(n, _)| (o.from..=o.to).contains(n)) {
-            let last = n + 1 == calls.len();
+            // Where a wait was interrupted, it was counted twice once, and is not the last in number.
+            let last = n + 1 == calls.len() || call.number == libc::SYS_accept4;
             let mut add = |act| all.push(Case { role: role.clone(), n, act, last });
             if o.kill_main {
                 add(Act::KillMain);
