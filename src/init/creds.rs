@@ -79,13 +79,13 @@ fn container_null() -> Result<Option<std::os::fd::OwnedFd>> {
     }
 }
 
-/// Changes to the working directory, making it where the image lacks it. False: this user may not enter it, the
-/// program's perhaps may. Before a seccomp filter is loaded, which may forbid getcwd(2).
-pub fn enter_cwd(init: &Process) -> Outcome<bool> {
+/// Changes to the working directory; `make` makes one that the image lacks. False: this user may not enter it, the program's
+/// perhaps may. Before a seccomp filter is loaded, which may forbid getcwd(2).
+pub fn enter_cwd(init: &Process, make: bool) -> Outcome<bool> {
     match nix::unistd::chdir(init.cwd.as_c_str()) {
         Ok(()) => {}
         Err(Errno::EACCES | Errno::EPERM) => return Ok(false),
-        Err(Errno::ENOENT) => {
+        Err(Errno::ENOENT) if make => {
             make_cwd(&init.cwd).at(Step::Cwd)?;
             nix::unistd::chdir(init.cwd.as_c_str()).at(Step::Cwd)?;
         }

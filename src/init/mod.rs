@@ -207,7 +207,7 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
     if child.filtered {
         filter::take(init, &child.wire)?;
     }
-    become_program(init, &child.wire)?;
+    become_program(init, &child.wire, true)?;
     // As the user it will run as: root may not be let in everywhere (NFS).
     let program = creds::find_program(init)?;
     // Device rules, limits and state are in place before the container counts as created or the program runs.
@@ -289,7 +289,8 @@ fn exec_steps(child: &mut Exec) -> Outcome<std::convert::Infallible> {
     label::set(init)?;
     creds::drop_bounding(init.capabilities.bounding).at(Step::Capabilities)?;
     let home = creds::home(init)?;
-    become_program(init, &child.wire)?;
+    // Only a container's own directory is made where the image lacks it (as runc has it).
+    become_program(init, &child.wire, false)?;
     let program = creds::find_program(init)?;
     // The pid file and the terminal are with the caller before the program can end.
     filter::install_or_proceed(init, &child.wire)?;
@@ -298,7 +299,7 @@ fn exec_steps(child: &mut Exec) -> Outcome<std::convert::Infallible> {
 }
 
 /// User, groups, capabilities, directory: from here on the process has only the program's rights.
-fn become_program(init: &Process, wire: &Wire) -> Outcome {
+fn become_program(init: &Process, wire: &Wire, make_cwd: bool) -> Outcome {
     // All four while the rights are there, and before a filter may forbid them (runc#4900).
     if let Some(attr) = &init.scheduler {
         process::set_scheduler(attr).at(Step::Scheduling)?;
@@ -318,7 +319,7 @@ fn become_program(init: &Process, wire: &Wire) -> Outcome {
     for (index, &(resource, soft, hard)) in init.rlimits.iter().enumerate() {
         process::set_limit(resource, soft, hard).at_index(Step::Rlimit, index)?;
     }
-    let in_cwd = creds::enter_cwd(init)?;
+    let in_cwd = creds::enter_cwd(init, make_cwd)?;
     if init.no_new_privileges {
         process::prctl(libc::PR_SET_NO_NEW_PRIVS, 1).at(Step::NoNewPrivileges)?;
     } else if let Some(filter) = init.seccomp.get() {
