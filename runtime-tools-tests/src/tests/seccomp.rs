@@ -39,6 +39,7 @@ tests!["seccomp":
     with_user_and_few_calls,
     old_profile_without_no_new_privs,
     getcwd_may_be_forbidden deviates ["runc" = "calls it after the filter is loaded"],
+    nothing_is_permitted,
     big_profile,
     exec_gets_it_too,
     notify_without_listener deviates ["crun" = "has words of its own"],
@@ -448,6 +449,17 @@ fn getcwd_may_be_forbidden(cx: &Cx) -> Result<()> {
 }
 
 /// Docker's own: its rules and conditions as an engine writes them.
+/// What refuses every call refuses also the end of the process that has loaded it. Nobody waits for that for ever.
+fn nothing_is_permitted(cx: &Cx) -> Result<()> {
+    for no_new_privileges in [true, false] {
+        let mut b = filter(cx, ERRNO, json!([]))?;
+        b.set("/process/noNewPrivileges", json!(no_new_privileges));
+        let out = b.probe(&["true"]).run()?;
+        ensure!(out.code != 0, "it ran");
+    }
+    Ok(())
+}
+
 fn big_profile(cx: &Cx) -> Result<()> {
     let config: Value =
         serde_json::from_str(&std::fs::read_to_string(cx.configs.join("docker-default.json"))?)?;
