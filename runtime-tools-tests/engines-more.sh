@@ -132,6 +132,22 @@ docker_remapped() {
     wait "$daemon" 2>/dev/null
 }
 
+# Not even to end. Which status the daemon makes of that depends on what it stumbles over.
+docker_nothing() {
+    echo '{"defaultAction": "SCMP_ACT_ERRNO"}' >/tmp/images/nothing.json
+    timeout -s KILL $((20 * SLOW)) docker run --rm --security-opt seccomp=/tmp/images/nothing.json "$@" busybox true >/dev/null 2>&1
+    [ $? = 137 ] || echo ended
+}
+
+# What exec makes would stay in the container.
+docker_exec_nowhere() {
+    docker run -d --name there "$@" busybox sleep 1000 >/dev/null || return
+    docker exec -w /no/where there true
+    echo "status $?"
+    docker exec there sh -c 'test -e /no || echo nothing was made'
+    docker rm -f there >/dev/null
+}
+
 test_docker_more() {
     local run=(docker run --rm) network=() reason
     if ! wait_until 1 docker version && ! start_docker; then
@@ -156,6 +172,8 @@ test_docker_more() {
     fi
     check "docker: --device" 0 'crw.* 1, +5 .*/dev/nothing' "${run[@]}" --device /dev/zero:/dev/nothing:r busybox ls -l /dev/nothing
     check "docker: own seccomp profile" 1 'not permitted' "${run[@]}" --security-opt seccomp=/tmp/images/no-mkdir.json busybox mkdir /tmp/a
+    check "docker: a seccomp profile that permits nothing" 0 '^ended$' docker_nothing "${network[@]}"
+    check "docker: exec in a directory that is not there" 0 '/no/where.* status 127 nothing was made $' joined docker_exec_nowhere "${network[@]}"
     check "docker: namespaces of another container" 0 '^one box sh -c|^one box sleep 1000' docker_shared "${network[@]}"
     check "docker: namespaces of the host" 0 '^the same$' docker_host
     check "docker: bind with propagation" 0 '^1$' docker_propagation "${network[@]}"
