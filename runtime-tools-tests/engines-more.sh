@@ -225,6 +225,11 @@ test_cri() {
 
 # ---- more of Podman, buildah ---------------------------------------------------------------------------------------
 
+# It counts the descriptors from 3, where nothing is.
+podman_preserve() {
+    podman_run --rm --network none --preserve-fd 5 "$image" sh -c 'cat <&5' 5<<<five
+}
+
 podman_update() {
     podman_run -d --name updated "$@" "$image" sleep 1000 >/dev/null || return
     podman_tested update --pids-limit 20 updated >/dev/null
@@ -285,6 +290,7 @@ test_podman_more() {
     local run=(podman_run --rm "${network[@]}")
     podman_tested image exists "$image" || podman_tested load -i /tmp/images/archive.tar >/dev/null 2>&1
     check "podman: update" 0 '^20$' podman_update "${network[@]}"
+    check "podman: run --preserve-fd" 0 '^five$' podman_preserve
     check "podman: a pod shares its namespaces" 0 '^yes$' podman_pod
     check "podman: kube play" 0 '^from a pod$' podman_kube
     check "podman: user namespace" 0 '^0 200000 1000$' "${run[@]}" --uidmap 0:200000:1000 --gidmap 0:200000:1000 "$image" \

@@ -8,13 +8,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 static OPEN: AtomicU64 = AtomicU64::new(0);
 
 /// Marks everything beyond 0, 1, 2 close-on-exec, and notes which of the first 64 are open if anybody will ask:
-/// with `--preserve-fds` or socket activation.
+/// with `--preserve-fds` or socket activation. The program gets descriptors by their numbers, so those between are taken
+/// until it runs: none of naru's own may be born there.
 pub fn take_stock(argv: &[OsString]) -> crate::sys::Result<()> {
     let preserved = argv.iter().any(|word| word.as_encoded_bytes().starts_with(b"--preserve-fds"))
         || argv.iter().any(|word| word.as_encoded_bytes().starts_with(b"-preserve-fds"));
     if preserved || std::env::var_os("LISTEN_FDS").is_some() {
         let open = (3..64).filter(|&fd| fs::is_open(fd)).fold(0u64, |bits, fd| bits | 1 << fd);
         OPEN.store(open, Ordering::Relaxed);
+        let last = 63 - open.leading_zeros() as i32;
+        (3..last).filter(|&fd| open >> fd & 1 == 0).try_for_each(|fd| fs::duplicate_to(last, fd))?;
     }
     fs::cloexec_from(3)
 }

@@ -99,13 +99,14 @@ fn activation() -> u32 {
     }
 }
 
-/// `--preserve-fds` on top of `listen` descriptors of socket activation; each must be open, or the program would get one
-/// of the runtime's own under that number. Returns how many these are.
+/// `--preserve-fds` on top of `listen` descriptors of socket activation; each of these and the last of all must be open. What
+/// is not open before the last is not open in the program either (`podman run --preserve-fd 5`). Returns how many these are.
 pub fn preserved(count: u32, listen: u32) -> Result<u32> {
     let total =
         count.checked_add(listen).filter(|&total| total <= 1 << 16).context("--preserve-fds: too many")?;
     for fd in 3..3 + total as i32 {
-        if !crate::first_fds::was_open(fd) {
+        let needed = fd < 3 + listen as i32 || fd == 2 + total as i32;
+        if needed && !crate::first_fds::was_open(fd) {
             bail!("unable to stat preserved-fd {} (of {total}): not open", fd - 3);
         }
     }

@@ -381,7 +381,7 @@ fn launch(
     mask: &nix::sys::signal::SigSet,
 ) -> Outcome<std::convert::Infallible> {
     // Not before: hooks have no part in what is handed to the program.
-    for fd in 3..3 + preserve_fds as i32 {
+    for fd in (3..3 + preserve_fds as i32).filter(|&fd| crate::first_fds::was_open(fd)) {
         fs::keep_across_exec(fd).at_index(Step::PreservedFd, fd as usize)?;
     }
     process::reset_signal(libc::SIGPIPE).at(Step::Exec)?;

@@ -216,6 +216,12 @@ pub fn keep_across_exec(fd: RawFd) -> Result<()> {
     check(unsafe { libc::fcntl(fd, libc::F_SETFD, 0) } as libc::c_long).map(drop)
 }
 
+/// Makes `number`, which must be free, a second descriptor of what `fd` is; an execve closes it.
+pub fn duplicate_to(fd: RawFd, number: RawFd) -> Result<()> {
+    // SAFETY: no memory is passed, and nobody owns a number that is free.
+    check(unsafe { libc::dup3(fd, number, libc::O_CLOEXEC) } as libc::c_long).map(drop)
+}
+
 /// Is `fd` open?
 pub fn is_open(fd: RawFd) -> bool {
     // SAFETY: no memory is passed.

@@ -22,6 +22,7 @@ tests!["stdio":
     dev_null_keeps_its_owner,
     read_only_files_are_fine,
     preserve_fds,
+    preserve_fds_with_gaps deviates ["runc" = "hands on descriptors of its own"],
     preserve_fds_not_open deviates ["runc" = "leaves the state directory", "crun" = "does not look"],
     preserve_fds_negative_or_text deviates ["crun" = "takes some of them"],
     listen_fds deviates ["crun" = "passes them whatever LISTEN_PID says"],
@@ -171,6 +172,20 @@ fn preserve_fds(cx: &Cx) -> Result<()> {
     let v: Value = serde_json::from_str(out.lines()[0])?;
     eq(&v["fds"].to_string(), numbers(&v), vec!["0", "1", "2", "3", "4"])?;
     eq("content", out.lines()[1..].to_vec(), vec!["ok \"first\"", "ok \"second\""])
+}
+
+/// `podman run --preserve-fd 5` counts from 3, where nothing is: only the last has to be there, and none of the runtime's own
+/// takes the others' places.
+fn preserve_fds_with_gaps(cx: &Cx) -> Result<()> {
+    let mut b = cx.bundle()?;
+    b.probe(&["seq", "json", "---", "read-fd", "5"]).save()?;
+    let log = cx.path("log").display().to_string();
+    let fds = vec![(file_fd(cx, "a", "fifth")?, 5)];
+    let line = ["--log", &log, "run", "--preserve-fds", "3", "--bundle", &b.path(), &cx.id()];
+    let out = cx.cmd(&line).fds(fds)?.run()?.ok()?;
+    let v: Value = serde_json::from_str(out.lines()[0])?;
+    eq("content", out.lines()[1..].to_vec(), vec!["ok \"fifth\""])?;
+    eq(&v["fds"].to_string(), numbers(&v), vec!["0", "1", "2", "5"])
 }
 
 fn preserve_fds_not_open(cx: &Cx) -> Result<()> {
