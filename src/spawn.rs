@@ -21,7 +21,7 @@ use crate::plan::process::Process;
 use crate::plan::{self, Plan};
 use crate::resctrl::Group;
 use crate::state::{self, Dir, State, Store};
-use crate::sync::{Frame, Kind, Wire};
+use crate::sync::{Frame, Kind, Step, Wire};
 use crate::sys::ahead::Ahead;
 use crate::sys::process::{Cloned, Ended};
 use crate::sys::{Errno, exe, fs, process};
@@ -525,8 +525,7 @@ impl Launch<'_> {
             }
             // The parent's directory is this user's, but no process may be moved there.
             Err(error) if target.is_some() && error.downcast_ref() == Some(&Errno::EACCES) => {
-                let cgroup = self.cgroup.record().main()?.dir();
-                bail!("unable to apply cgroup configuration: enter cgroup {cgroup}: permission denied");
+                return Err(self.closed_cgroup()?);
             }
             other => Some(other?),
         };
@@ -668,6 +667,10 @@ impl Launch<'_> {
                 false => Ok(()),
             };
             if let Err(error) = admitted.and_then(|()| idmap::write(pid, &self.plan.maps)) {
+                // The files of one that has failed meanwhile belong to somebody else.
+                if let Ok(Some(frame @ Frame::Failed(_))) = wire.receive_now() {
+                    return Err(self.childs_failure(&frame)?);
+                }
                 return if guard.child_has_ended() { Ok(false) } else { Err(error) };
             }
             if unprivileged {
@@ -695,10 +698,27 @@ impl Launch<'_> {
         }
     }
 
+    fn closed_cgroup(&self) -> Result<anyhow::Error> {
+        let cgroup = self.cgroup.record().main()?.dir();
+        Ok(anyhow::anyhow!("unable to apply cgroup configuration: enter cgroup {cgroup}: permission denied"))
+    }
+
+    /// The words for a failure of the init stage.
+    fn childs_failure(&self, frame: &Frame) -> Result<anyhow::Error> {
+        match frame {
+            // What a clone into the cgroup would have said.
+            Frame::Failed(failure) if failure.step == Step::JoinCgroup && failure.errno == Errno::EACCES => {
+                self.closed_cgroup()
+            }
+            Frame::Failed(failure) => Ok(explain::failure(failure, self.plan)),
+            _ => bail!("unable to start container process: container init ended without a word"),
+        }
+    }
+
     /// The init stage has failed: says why, or that it was killed at birth (false).
     fn ended(&self, frame: Frame, guard: &mut Guard, into_cgroup: bool) -> Result<bool> {
-        if let Frame::Failed(failure) = &frame {
-            return Err(explain::failure(failure, self.plan));
+        if let Frame::Failed(_) = &frame {
+            return Err(self.childs_failure(&frame)?);
         }
         let ended = guard.child.take().and_then(|(pid, _)| process::wait(pid).ok());
         let killed = ended == Some(Ended::Signal(libc::SIGKILL));

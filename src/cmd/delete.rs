@@ -55,11 +55,11 @@ pub fn delete(global: &Global, id: &str, force: bool) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Is what stands in the place of the state no state at all: not JSON, or not even a file?
+/// Is what stands in the place of the state no state at all: not JSON, larger than any, or not even a file?
 fn is_rubbish(error: &anyhow::Error) -> bool {
     use crate::sys::Errno;
     error.is::<serde_json::Error>()
-        || matches!(error.downcast_ref(), Some(Errno::ELOOP | Errno::EINVAL | Errno::ENXIO))
+        || matches!(error.downcast_ref(), Some(Errno::ELOOP | Errno::EINVAL | Errno::ENXIO | Errno::EFBIG))
 }
 
 /// Ends what is left of the container, removes its cgroup, runs the poststop hooks, removes its state.
