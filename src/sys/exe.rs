@@ -55,12 +55,13 @@ pub fn readonly_files() -> Result<Option<[RawFd; 2]>> {
 }
 
 fn readonly_files_of(exe: RawFd) -> Result<Option<[RawFd; 2]>> {
-    let mut stat = std::mem::MaybeUninit::<libc::statfs>::zeroed();
-    // SAFETY: `stat` is a live statfs of this architecture's 64-bit layout.
+    /// Words of the kernel's `struct statfs`, and which of them is `f_flags` (asm-generic/statfs.h, 64 bits).
+    const WORDS: usize = 15;
+    const FLAGS: usize = 10;
+    let mut stat = [0u64; WORDS];
+    // SAFETY: `stat` is as large as what the kernel writes.
     unsafe { raw::call(libc::SYS_fstatfs, [exe.into(), stat.as_mut_ptr() as libc::c_long, 0, 0, 0]) }?;
-    // SAFETY: zeroed, and filled in by the kernel.
-    let flags = unsafe { stat.assume_init() }.f_flags;
-    if flags & libc::ST_RDONLY != 0 {
+    if stat[FLAGS] & libc::ST_RDONLY != 0 {
         return Ok(None);
     }
     let tree = mount::clone_readonly_file(exe)?;

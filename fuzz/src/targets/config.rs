@@ -42,8 +42,12 @@ pub fn whole(mut spec: Spec) {
         }
     }
     if let Some(linux) = spec.linux() {
-        if let Some(Err(error)) = linux.seccomp().as_ref().map(plan::seccomp::compile) {
-            names_field(&error);
+        match linux.seccomp().as_ref().map(plan::seccomp::compile) {
+            Some(Err(error)) => names_field(&error),
+            Some(Ok(Some(filter))) => {
+                assert!(interpret::check(&filter.program), "the kernel would refuse the filter");
+            }
+            _ => {}
         }
         if let Some(all) = linux.resources() {
             resources::convert(all, &Default::default());
@@ -76,9 +80,6 @@ fn check(plan: &plan::Plan, spec: &Spec) {
         let path = Path::new(destination);
         assert!(path.is_absolute() && path != Path::new("/"), "{destination}");
         assert!(path.components().all(|part| part != Component::ParentDir), "{destination}");
-    }
-    if let Some(filter) = &plan.process.seccomp {
-        assert!(interpret::check(&filter.program), "the kernel would refuse the filter");
     }
     let maps = &plan.maps;
     cgroup::owner(spec, maps);

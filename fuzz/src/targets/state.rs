@@ -1,14 +1,15 @@
 //! The state directory: state.json, the seccomp program, and ids.
 
 use crate::cgroup::resources::Limits;
+use crate::plan::seccomp::Filter;
 use crate::state;
 
 pub fn run(data: &[u8]) {
     let Some((first, rest)) = data.split_first() else { return };
     match first % 8 {
         0 => {
-            if let Some(filter) = state::seccomp_from_bytes(rest) {
-                assert_eq!(state::seccomp_to_bytes(&filter), rest);
+            if let Some(filter) = Filter::from_bytes(rest) {
+                assert_eq!(filter.to_bytes(), rest);
             }
         }
         1 => {
