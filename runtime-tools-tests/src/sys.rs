@@ -56,11 +56,11 @@ pub fn pass_fds(command: &mut Command, fds: &[(OwnedFd, RawFd)]) -> Result<()> {
     // way of all targets first, to numbers from 200 on.
     unsafe {
         command.pre_exec(move || {
-            let mut high = [0; 16];
-            for (i, (from, _)) in pairs.iter().enumerate().take(16) {
+            let mut high = [0; 64];
+            for (i, (from, _)) in pairs.iter().enumerate().take(64) {
                 high[i] = Errno::result(libc::fcntl(*from, libc::F_DUPFD_CLOEXEC, 200))?;
             }
-            for (i, (_, to)) in pairs.iter().enumerate().take(16) {
+            for (i, (_, to)) in pairs.iter().enumerate().take(64) {
                 Errno::result(libc::dup2(high[i], *to))?;
             }
             Ok(())

@@ -102,8 +102,8 @@ fn activation() -> u32 {
 /// `--preserve-fds` on top of `listen` descriptors of socket activation; each of these and the last of all must be open. What
 /// is not open before the last is not open in the program either (`podman run --preserve-fd 5`). Returns how many these are.
 pub fn preserved(count: u32, listen: u32) -> Result<u32> {
-    let total =
-        count.checked_add(listen).filter(|&total| total <= 1 << 16).context("--preserve-fds: too many")?;
+    let total = count.checked_add(listen).filter(|&total| total <= crate::first_fds::MOST as u32 - 3);
+    let total = total.context("--preserve-fds: too many")?;
     for fd in 3..3 + total as i32 {
         let needed = fd < 3 + listen as i32 || fd == 2 + total as i32;
         if needed && !crate::first_fds::was_open(fd) {

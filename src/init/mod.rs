@@ -343,8 +343,10 @@ fn close_descriptors(child: &Container) -> Outcome {
 /// Closes everything but 0, 1, 2, the preserved descriptors and `keep`.
 fn keep_only(keep: &[i32], preserve_fds: u32) -> crate::sys::Result<()> {
     let mut keep = keep.to_vec();
+    // Between those that the caller passed there may be some of the runtime's own.
+    keep.extend((3..3 + preserve_fds as i32).filter(|&fd| crate::first_fds::was_open(fd)));
     keep.sort_unstable();
-    let mut first = 3 + preserve_fds;
+    let mut first = 3;
     for fd in keep {
         fs::close_between(first, fd as u32)?;
         first = first.max(fd as u32 + 1);

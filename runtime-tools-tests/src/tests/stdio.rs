@@ -5,6 +5,7 @@ use crate::container::reap;
 use crate::cx::{Cx, eq, same};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
@@ -23,6 +24,7 @@ tests!["stdio":
     read_only_files_are_fine,
     preserve_fds,
     preserve_fds_with_gaps deviates ["runc" = "hands on descriptors of its own"],
+    preserve_fds_with_high_gaps deviates ["runc" = "hands on descriptors of its own"],
     preserve_fds_not_open deviates ["runc" = "leaves the state directory", "crun" = "does not look"],
     preserve_fds_negative_or_text deviates ["crun" = "takes some of them"],
     listen_fds deviates ["crun" = "passes them whatever LISTEN_PID says"],
@@ -186,6 +188,22 @@ fn preserve_fds_with_gaps(cx: &Cx) -> Result<()> {
     let v: Value = serde_json::from_str(out.lines()[0])?;
     eq("content", out.lines()[1..].to_vec(), vec!["ok \"fifth\""])?;
     eq(&v["fds"].to_string(), numbers(&v), vec!["0", "1", "2", "5"])
+}
+
+/// With the caller's in all the low numbers, the runtime's own are born between those that are left.
+fn preserve_fds_with_high_gaps(cx: &Cx) -> Result<()> {
+    let mut b = cx.bundle()?;
+    b.probe(&["json"]).save()?;
+    let low = 3..64;
+    let mut fds = vec![(file_fd(cx, "last", "last")?, 90)];
+    for fd in low.clone() {
+        fds.push((file_fd(cx, "low", "low")?, fd));
+    }
+    let log = cx.path("log").display().to_string();
+    let line = ["--log", &log, "run", "--preserve-fds", "88", "--bundle", &b.path(), &cx.id()];
+    let v: Value = cx.cmd(&line).fds(fds)?.run()?.ok()?.json()?;
+    let wanted: BTreeSet<String> = (0..3).chain(low).chain([90]).map(|fd| fd.to_string()).collect();
+    eq(&v["fds"].to_string(), numbers(&v).into_iter().collect::<BTreeSet<_>>(), wanted)
 }
 
 fn preserve_fds_not_open(cx: &Cx) -> Result<()> {
