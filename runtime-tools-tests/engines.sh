@@ -541,6 +541,8 @@ test_podman_rootless() {
     check "podman rootless: --userns=auto" 0 '^0 1 1000$' ordinary_run --userns auto:size=1000 "$image" sh -c 'echo $(cat /proc/self/uid_map)'
     check "podman rootless: --user, --group-add" 0 '^5 6 7' ordinary_run --user 5:6 --group-add 7 "$image" sh -c 'echo $(id -u) $(id -G)'
     check "podman rootless: --pid=host" 0 '^fine$' ordinary_run --pid host "$image" echo fine
+    # On v1 it mounts over /sys/fs/cgroup/systemd, which has to be there though the container has no cgroup.
+    check "podman rootless: --systemd=always" 0 '^podman$' ordinary_run --systemd always "$image" sh -c 'echo $container'
     check "podman rootless: --network=host" 0 '^fine$' ordinary run --rm --log-driver k8s-file --network host "$image" echo fine
     check "podman rootless: --privileged" 0 '^Seccomp:[[:space:]]*0$' ordinary_run --privileged "$image" grep Seccomp: /proc/self/status
     check "podman rootless: --read-only, --tmpfs, -v" 0 '^no-root no-volume$' ordinary_run --read-only --tmpfs /x -v /tmp/images:/images:ro "$image" \

@@ -534,7 +534,10 @@ impl Record {
             return Ok(CgroupView::Unified { own: text(own)? });
         }
         let mut all = Vec::new();
-        for one in self.hierarchies.iter().filter(|one| !one.is_unified()) {
+        // A container without a cgroup is in the runtime's.
+        let own =
+            if self.hierarchies.is_empty() { super::own_hierarchies(self.version)? } else { Vec::new() };
+        for one in self.hierarchies.iter().chain(&own).filter(|one| !one.is_unified()) {
             let name = one.mount.rsplit('/').next().unwrap_or_default();
             let links = one.controllers.split(',').filter(|link| *link != name && !link.starts_with("name="));
             all.push(init::Hierarchy {

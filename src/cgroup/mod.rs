@@ -263,6 +263,11 @@ fn hierarchies(place: &Place, version: Version, options: Options) -> Result<Vec<
     Ok(all)
 }
 
+/// Where the runtime itself is.
+fn own_hierarchies(version: Version) -> Result<Vec<Hierarchy>> {
+    hierarchies(&Place::Own(String::new()), version, Options { rootless: Some(true), ..Options::default() })
+}
+
 fn read_mountinfo() -> Result<String> {
     file::read_all(file::ABSOLUTE, "/proc/self/mountinfo")
         .map_err(|errno: Errno| anyhow!("read /proc/self/mountinfo: {}", words(errno)))
