@@ -529,6 +529,12 @@ ordinary_life() {
     ordinary rm life >/dev/null && echo removed
 }
 
+ordinary_joined() {
+    ordinary run -d --log-driver k8s-file --network none --name first "$image" sleep 1000 >/dev/null || return
+    ordinary_run --pid container:first "$image" sh -c 'tr "\0" " " </proc/1/cmdline'
+    ordinary rm -f -t 0 first >/dev/null
+}
+
 test_podman_rootless() {
     useradd --create-home --uid 5000 --add-subids-for-system ordinary 2>/dev/null || useradd --create-home --uid 5000 ordinary
     grep -q ordinary /etc/subuid || echo ordinary:500000:65536 | tee -a /etc/subuid >>/etc/subgid
@@ -543,6 +549,7 @@ test_podman_rootless() {
     check "podman rootless: --pid=host" 0 '^fine$' ordinary_run --pid host "$image" echo fine
     # On v1 it mounts over /sys/fs/cgroup/systemd, which has to be there though the container has no cgroup.
     check "podman rootless: --systemd=always" 0 '^podman$' ordinary_run --systemd always "$image" sh -c 'echo $container'
+    check "podman rootless: --pid=container:" 0 '^sleep 1000 ' ordinary_joined
     check "podman rootless: --network=host" 0 '^fine$' ordinary run --rm --log-driver k8s-file --network host "$image" echo fine
     check "podman rootless: --privileged" 0 '^Seccomp:[[:space:]]*0$' ordinary_run --privileged "$image" grep Seccomp: /proc/self/status
     check "podman rootless: --read-only, --tmpfs, -v" 0 '^no-root no-volume$' ordinary_run --read-only --tmpfs /x -v /tmp/images:/images:ro "$image" \

@@ -228,6 +228,10 @@ pub fn plan(request: &Request) -> Result<Plan> {
     let spec = &request.bundle.spec;
     let mut plan =
         plan::compile(spec, &request.id, &request.bundle.dir, &request.bundle.rootfs, request.options)?;
+    if plan.namespaces.joined(libc::CLONE_NEWPID).is_some() {
+        let own = own_pid_namespace()?;
+        plan.namespaces.no_way_back = process::setns(own.as_fd(), libc::CLONE_NEWPID).is_err();
+    }
     lsm::check(&plan.process)?;
     if let Some(label) = spec.linux().as_ref().and_then(plan::mount_label)
         && lsm::has_selinux()
@@ -809,8 +813,7 @@ fn clone_child(plan: &Plan, cgroup: Option<BorrowedFd>, child: Container) -> Res
         child.join.iter().position(|join| join.1 == libc::CLONE_NEWPID).map(|at| child.join.remove(at));
     let own_pid_namespace = match &joined_pid {
         Some((file, flag, index)) => {
-            let own =
-                fs::open(c"/proc/self/ns/pid", libc::O_RDONLY, 0).context("open the own pid namespace")?;
+            let own = own_pid_namespace()?;
             process::setns(file.as_fd(), *flag)
                 .with_context(|| format!("/linux/namespaces/{index}/path: join the pid namespace"))?;
             Some(own)
@@ -833,6 +836,10 @@ fn clone_child(plan: &Plan, cgroup: Option<BorrowedFd>, child: Container) -> Res
             Ok((pid, pidfd))
         }
     }
+}
+
+fn own_pid_namespace() -> Result<OwnedFd> {
+    fs::open(c"/proc/self/ns/pid", libc::O_RDONLY, 0).context("open the own pid namespace")
 }
 
 /// Opens the namespace files to join.

@@ -22,6 +22,8 @@ pub struct Namespaces {
     pub new: i32,
     /// To join, in the order in which they must be joined.
     pub join: Vec<Join>,
+    /// The runtime could not come back from a pid namespace that is joined: it is root of a user namespace only.
+    pub no_way_back: bool,
 }
 
 impl Namespaces {
@@ -47,9 +49,12 @@ impl Namespaces {
     }
 
     /// A process between the runtime and the init process joins namespaces: those that are joined with the runtime's
-    /// privileges come before a user namespace, and those that are made come after it.
+    /// privileges come before a user namespace, and those that are made come after it. Also where the runtime itself could
+    /// enter a pid namespace and not leave it again.
     pub fn needs_middle(&self) -> bool {
-        self.joined(libc::CLONE_NEWUSER).is_some() || self.makes(libc::CLONE_NEWUSER) && !self.join.is_empty()
+        self.no_way_back
+            || self.joined(libc::CLONE_NEWUSER).is_some()
+            || self.makes(libc::CLONE_NEWUSER) && !self.join.is_empty()
     }
 
     /// What the init process is cloned with. It makes itself its cgroup namespace once it is in its cgroup, its time
