@@ -3,7 +3,7 @@
  * usage: steps SYMBOLS OUT CMD [ARG..]
  *
  * SYMBOLS is the output of `nm -n` for CMD, a program that is not position independent. Appends to OUT a line
- * `ROLE NAME` for each function: `init` in every process that comes of CMD, until it executes another program,
+ * `ROLE NAME` for each function, in the order in which they are first executed: `init` in every process that comes of CMD, until it executes another program,
  * `parent` in CMD itself. Used by hack/layout.sh.
  *
  * Exit status: that of CMD, 125 when it cannot be traced. */
@@ -24,10 +24,12 @@ static const char *const role_name[ROLES] = {"parent", "init"};
 struct symbol {
     unsigned long address;
     char *name;
-    char used[ROLES];
+    /* When it was first executed, from 1; 0 is never. */
+    unsigned used[ROLES];
 };
 static struct symbol *symbols;
 static size_t count;
+static unsigned executed;
 
 static void die(const char *what)
 {
@@ -69,7 +71,16 @@ static void mark(unsigned long address, int role)
     if (low == 0 || address > symbols[count - 1].address + 65536)
         return;
     for (size_t at = low; at-- > 0 && symbols[at].address == symbols[low - 1].address;)
-        symbols[at].used[role] = 1;
+        if (!symbols[at].used[role])
+            symbols[at].used[role] = ++executed;
+}
+
+static int role_of_order;
+
+static int by_time(const void *a, const void *b)
+{
+    unsigned x = ((const struct symbol *)a)->used[role_of_order], y = ((const struct symbol *)b)->used[role_of_order];
+    return (x > y) - (x < y);
 }
 
 int main(int argc, char **argv)
@@ -133,9 +144,12 @@ int main(int argc, char **argv)
             ptrace(PTRACE_DETACH, left[at], 0, 0);
             kill(left[at], SIGCONT);
         }
-    for (int role = 0; role < ROLES; role++)
+    for (int role = 0; role < ROLES; role++) {
+        role_of_order = role;
+        qsort(symbols, count, sizeof *symbols, by_time);
         for (size_t at = 0; at < count; at++)
             if (symbols[at].used[role])
                 fprintf(out, "%s %s\n", role_name[role], symbols[at].name);
+    }
     return fclose(out) == 0 ? result : 125;
 }

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Rewrites hack/layout.ld: which functions the linker puts next to each other, because starting a container executes
 # them. Builds naru with its symbols, steps through the commands (benches/steps.c, x86-64) and writes down what they
-# touched, first what the init stage does, then what only the runtime does. Needs root, a C compiler and binutils.
+# touched, in the order of the first touch: what the init stage does, then what only the runtime does. Needs root, a C compiler and binutils.
 #
 #   hack/layout.sh [--again]
 #
@@ -36,7 +36,7 @@ if [ "${1-}" != --inside ]; then
             echo "    naru_${role}_start = .;"
             # Assembly of the C library, which has no section of its own.
             if [ $role = init ]; then printf '    *memcpy.lo(.text)\n    *memset.lo(.text)\n    *memmove.lo(.text)\n'; fi
-            sort -u "$tools/steps.out" | awk -v role=$role '
+            awk '!seen[$0]++' "$tools/steps.out" | awk -v role=$role '
                 # v0 names hold a hash after each "Cs", places that depend on the length of hashes after each "B", and the
                 # crate that made the instance at the end.
                 function pattern(name) {
@@ -48,7 +48,7 @@ if [ "${1-}" != --inside ]; then
                     return name
                 }
                 $1 == "init" { init[$2] = 1 }
-                { if ($1 == role && (role == "init" || !($2 in init))) { name = pattern($2); print "    *(.text." name " .text.unlikely." name ")" } }' | LC_ALL=C sort -u
+                { if ($1 == role && (role == "init" || !($2 in init))) { name = pattern($2); print "    *(.text." name " .text.unlikely." name ")" } }' | awk '!seen[$0]++'
             # Of functions with the same code the compiler keeps one, under the name of any of them.
             if [ $role = parent ]; then
                 for name in 7raw_vec 5slice5index 5slice6concat 5sliceSR 5Write9write_str 9PartialEq2eq; do echo "    *(.text._R*$name*)"; done
