@@ -43,10 +43,11 @@ pub fn enosys_sweep(cx: &Cx) -> Result<String> {
     let absent = tool_path(cx, "absent")?;
     let sample: Vec<_> =
         tests::all().into_iter().filter(|t| SAMPLE.iter().any(|wanted| t.name.starts_with(wanted))).collect();
-    // What does not hold with everything there does not count.
+    // What does not hold with everything there does not count. Behind a script here, too: a shell may leave its own open.
     let mut holds = vec![];
+    let plain = wrapped(cx, "exec")?;
     for test in sample {
-        if (test.run)(&apart(cx, &cx.runtime)?).is_ok() {
+        if (test.run)(&apart(cx, &plain)?).is_ok() {
             holds.push(test);
         }
     }
