@@ -48,6 +48,8 @@ impl Signals {
     ) -> Result<Ended> {
         loop {
             if let Some(how) = reap(pid).context("wait for the process")? {
+                // Its last word may have come together with its end.
+                hear(&mut notify);
                 if let Some(console) = &mut console {
                     self.flush(console);
                 }
@@ -70,17 +72,7 @@ impl Signals {
             if let Some(console) = &mut console {
                 console.relay();
             }
-            if let Some(relay) = notify {
-                match relay.hand_on(std::process::id() as i32) {
-                    Ok(false) => {}
-                    Ok(true) => notify = None,
-                    // The program runs, whoever hears of it.
-                    Err(error) => {
-                        log::warn(format_args!("{error:#}"));
-                        notify = None;
-                    }
-                }
-            }
+            hear(&mut notify);
             while let Some(info) = self.next()? {
                 let number = info.ssi_signo as i32;
                 match Signal::try_from(number) {
@@ -124,6 +116,18 @@ impl Signals {
             }
         }
     }
+}
+
+/// Hands on what the program has said; after the word of readiness, or an error, nobody listens any more.
+fn hear(notify: &mut Option<&Relay>) {
+    let Some(relay) = notify else { return };
+    match relay.hand_on(std::process::id() as i32) {
+        Ok(false) => return,
+        Ok(true) => {}
+        // The program runs, whoever hears of it.
+        Err(error) => log::warn(format_args!("{error:#}")),
+    }
+    *notify = None;
 }
 
 /// Reaps everything that has ended; tells how `pid` did.
