@@ -21,7 +21,7 @@ use crate::plan::process::Process;
 use crate::plan::{self, Plan};
 use crate::resctrl::Group;
 use crate::state::{self, Dir, State, Store};
-use crate::sync::{Frame, Kind, Step, Wire};
+use crate::sync::{Failure, Frame, Kind, Step, Wire};
 use crate::sys::ahead::Ahead;
 use crate::sys::process::{Cloned, Ended};
 use crate::sys::{Errno, exe, fs, process};
@@ -200,8 +200,6 @@ struct Launch<'a> {
     network: Option<Ahead>,
     /// The runtime has made the container's network namespace and is in it.
     in_new_network: bool,
-    /// The seccomp profile is compiled.
-    has_filter: bool,
 }
 
 /// Makes the container: to the gate, or to the running program.
@@ -404,7 +402,6 @@ fn launch(
         home_network,
         idmaps: idmapped::namespaces(&plan)?,
         in_new_network: false,
-        has_filter: false,
     };
     if !launch.attempt(&mut container, &mut guard, true)? {
         // Once cgroup.kill was written in the runtime's own cgroup, a child cloned into another is killed at birth
@@ -586,9 +583,8 @@ impl Launch<'_> {
         let filtered = self.request.bundle.has_seccomp();
         if filtered {
             // A third of the planning of an engine's container, and the init stage wants it last.
-            if !self.has_filter {
+            if self.plan.process.seccomp.get().is_none() {
                 compile_filter(&self.request.bundle, self.plan)?;
-                self.has_filter = true;
             }
             // It is installed while the rest is done here.
             if !self.plan.runtime_hooks {
@@ -672,8 +668,8 @@ impl Launch<'_> {
             };
             if let Err(error) = admitted.and_then(|()| idmap::write(pid, &self.plan.maps)) {
                 // The files of one that has failed meanwhile belong to somebody else.
-                if let Ok(Some(frame @ Frame::Failed(_))) = wire.receive_now() {
-                    return Err(self.childs_failure(&frame)?);
+                if let Ok(Some(Frame::Failed(failure))) = wire.receive_now() {
+                    return Err(self.childs_failure(&failure)?);
                 }
                 return if guard.child_has_ended() { Ok(false) } else { Err(error) };
             }
@@ -708,21 +704,18 @@ impl Launch<'_> {
     }
 
     /// The words for a failure of the init stage.
-    fn childs_failure(&self, frame: &Frame) -> Result<anyhow::Error> {
-        match frame {
+    fn childs_failure(&self, failure: &Failure) -> Result<anyhow::Error> {
+        match (failure.step, failure.errno) {
             // What a clone into the cgroup would have said.
-            Frame::Failed(failure) if failure.step == Step::JoinCgroup && failure.errno == Errno::EACCES => {
-                self.closed_cgroup()
-            }
-            Frame::Failed(failure) => Ok(explain::failure(failure, self.plan)),
-            _ => bail!("unable to start container process: container init ended without a word"),
+            (Step::JoinCgroup, Errno::EACCES) => self.closed_cgroup(),
+            _ => Ok(explain::failure(failure, self.plan)),
         }
     }
 
     /// The init stage has failed: says why, or that it was killed at birth (false).
     fn ended(&self, frame: Frame, guard: &mut Guard, into_cgroup: bool) -> Result<bool> {
-        if let Frame::Failed(_) = &frame {
-            return Err(self.childs_failure(&frame)?);
+        if let Frame::Failed(failure) = &frame {
+            return Err(self.childs_failure(failure)?);
         }
         let ended = guard.child.take().and_then(|(pid, _)| process::wait(pid).ok());
         let killed = ended == Some(Ended::Signal(libc::SIGKILL));
