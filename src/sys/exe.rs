@@ -16,7 +16,7 @@
 use super::process::StringArray;
 use super::{Errno, Result, check, fs, layout, mount, raw};
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 /// Largest writable part of the binary that [`reseat`] copies, bytes.
 const DATA_MAX: usize = 64 << 10;
@@ -64,14 +64,16 @@ fn readonly_files_of(exe: RawFd) -> Result<Option<[RawFd; 2]>> {
     if stat[FLAGS] & libc::ST_RDONLY != 0 {
         return Ok(None);
     }
-    let tree = mount::clone_readonly_file(exe)?;
-    match raw::open(FdPath::new(tree).as_c_str(), libc::O_RDONLY) {
-        Ok(file) => Ok(Some([tree, file])),
-        Err(errno) => {
-            raw::close(tree);
-            Err(errno)
-        }
-    }
+    let attr = mount::MountAttr {
+        set: mount::attr::RDONLY | mount::attr::NOSUID | mount::attr::NODEV,
+        propagation: libc::MS_PRIVATE,
+        ..Default::default()
+    };
+    // SAFETY: the caller's, for the length of this call.
+    let tree = mount::clone_tree(unsafe { BorrowedFd::borrow_raw(exe) }, c"", false)?;
+    mount::set_attr(tree.as_fd(), &attr, false)?;
+    let file = raw::open(FdPath::new(tree.as_raw_fd()).as_c_str(), libc::O_RDONLY)?;
+    Ok(Some([tree.into_raw_fd(), file]))
 }
 
 /// `/proc/self/fd/N`, on the stack.

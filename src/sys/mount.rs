@@ -53,7 +53,7 @@ pub struct MountAttr {
     pub userns_fd: u64,
 }
 
-/// A detached copy of the mount at `path`; with `recursive` of all mounts below it too.
+/// A detached copy of the mount at `path`; with `recursive` of all mounts below it too. Uses neither errno nor the heap.
 pub fn clone_tree(dir: BorrowedFd, path: &CStr, recursive: bool) -> Result<OwnedFd> {
     let mut flags = OPEN_TREE_CLONE | libc::O_CLOEXEC as libc::c_uint;
     if path.is_empty() {
@@ -62,47 +62,22 @@ pub fn clone_tree(dir: BorrowedFd, path: &CStr, recursive: bool) -> Result<Owned
     if recursive {
         flags |= AT_RECURSIVE;
     }
+    let (dir, path) = (dir.as_raw_fd().into(), path.as_ptr() as libc::c_long);
     // SAFETY: `path` is NUL-terminated and outlives the call.
-    check(unsafe { libc::syscall(libc::SYS_open_tree, dir.as_raw_fd(), path.as_ptr(), flags) }).map(owned)
+    unsafe { raw::call(libc::SYS_open_tree, [dir, path, flags.into(), 0, 0]) }.map(owned)
 }
 
-/// A detached read-only mount of the file `fd`. Uses neither errno nor the heap.
-pub fn clone_readonly_file(fd: RawFd) -> Result<RawFd> {
-    let flags = OPEN_TREE_CLONE | (libc::O_CLOEXEC | libc::AT_EMPTY_PATH) as libc::c_uint;
-    let empty = c"".as_ptr() as libc::c_long;
-    // SAFETY: the path is a static string.
-    let tree = unsafe { raw::call(libc::SYS_open_tree, [fd.into(), empty, flags.into(), 0, 0]) }? as RawFd;
-    let attr = MountAttr {
-        set: attr::RDONLY | attr::NOSUID | attr::NODEV,
-        propagation: libc::MS_PRIVATE,
-        ..Default::default()
-    };
-    let (at, size) = (&raw const attr as libc::c_long, size_of::<MountAttr>() as libc::c_long);
-    // SAFETY: `attr` is a live repr(C) mount_attr and its size is given; the path is a static string.
-    let set = unsafe {
-        raw::call(libc::SYS_mount_setattr, [tree.into(), empty, libc::AT_EMPTY_PATH.into(), at, size])
-    };
-    set.map(|_| tree).inspect_err(|_| raw::close(tree))
-}
-
-/// Changes the mount behind `fd` (Linux 5.12); with `recursive` all mounts below it too.
+/// Changes the mount behind `fd` (Linux 5.12); with `recursive` all mounts below it too. Uses neither errno nor the heap.
 pub fn set_attr(fd: BorrowedFd, attr: &MountAttr, recursive: bool) -> Result<()> {
     let mut flags = libc::AT_EMPTY_PATH as libc::c_uint;
     if recursive {
         flags |= AT_RECURSIVE;
     }
+    let path = c"".as_ptr() as libc::c_long;
+    let (at, size) = (attr as *const MountAttr as libc::c_long, size_of::<MountAttr>() as libc::c_long);
     // SAFETY: `attr` is a live repr(C) mount_attr and its size is given; the path is a static string.
-    check(unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            fd.as_raw_fd(),
-            c"".as_ptr(),
-            flags,
-            attr as *const MountAttr,
-            size_of::<MountAttr>(),
-        )
-    })
-    .map(drop)
+    unsafe { raw::call(libc::SYS_mount_setattr, [fd.as_raw_fd().into(), path, flags.into(), at, size]) }
+        .map(drop)
 }
 
 /// Lets the owners of files appear as the maps of the user namespace `namespace` say (Linux 5.12). The mount must be a
