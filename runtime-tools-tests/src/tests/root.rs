@@ -9,6 +9,9 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::json;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
+use std::process::{Command, Stdio};
+
+const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
 tests!["root":
     root_read_only,
@@ -18,6 +21,8 @@ tests!["root":
     root_is_a_link deviates ["crun" = "follows it"],
     nothing_of_the_host_is_visible,
     working_directory_is_not_pinned,
+    runtime_in_a_root_of_its_own,
+    runtime_without_the_right_to_chroot deviates ["runc" = "fails without a reason"],
     no_pivot,
     no_pivot_leaves_no_whole_view deviates ["crun" = "leaves them"],
     rootfs_unchanged_after_run,
@@ -106,6 +111,56 @@ fn working_directory_is_not_pinned(cx: &Cx) -> Result<()> {
     let busy = nix::mount::umount(&dir);
     c.delete_force()?;
     busy.context("unmount the caller's directory")
+}
+
+/// What the runtime finds, its init stage finds too, also where their root is not that of the mount namespace.
+fn runtime_in_a_root_of_its_own(cx: &Cx) -> Result<()> {
+    let (parent, here) = (cx.path("not shared"), cx.path("only-in-view"));
+    let view = parent.join("view");
+    fs::create_dir(&here)?;
+    fs::create_dir(&parent)?;
+    // The kernel refuses to pivot where the root's own parent is shared.
+    mount(Some("tmpfs"), &parent, Some("tmpfs"), MsFlags::empty(), None::<&str>)?;
+    mount(None::<&str>, &parent, None::<&str>, MsFlags::MS_PRIVATE, None::<&str>)?;
+    fs::create_dir(&view)?;
+    let mut b = cx.bundle()?;
+    b.probe(&["seq", "json", "---", "cat", "/only-inside"]).save()?;
+    fs::write(b.rootfs().join("only-inside"), "the same bundle")?;
+    let none = None::<&str>;
+    mount(Some("/"), &view, none, MsFlags::MS_BIND | MsFlags::MS_REC, none)?;
+    mount(none, &view, none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+    let in_view = view.join(here.strip_prefix("/")?);
+    mount(Some(&b.dir), &in_view, none, MsFlags::MS_BIND, none)?;
+    let mut command = Command::new("chroot");
+    command.arg(&view).arg(&cx.runtime).arg("--root").arg(&cx.root).arg("run").arg("--bundle").arg(&here);
+    let out = command.arg(cx.id()).env_clear().env("PATH", PATH).output()?;
+    umount2(&parent, MntFlags::MNT_DETACH)?;
+    let text = String::from_utf8_lossy(&out.stdout);
+    ensure!(out.status.success(), "{:?} {}", out.status, String::from_utf8_lossy(&out.stderr));
+    ensure!(text.contains("the same bundle"), "{text}");
+    let inside: serde_json::Value = serde_json::from_str(text.lines().next().context("no answer")?)?;
+    eq("mounts on /", parse(&inside).iter().filter(|m| m.target == "/").count(), 1)
+}
+
+fn runtime_without_the_right_to_chroot(cx: &Cx) -> Result<()> {
+    let mut b = cx.bundle()?;
+    b.probe(&["json"]).save()?;
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set", "-sys_chroot", "--inh-caps", "-all"]).arg(&cx.runtime);
+    command.arg("--root").arg(&cx.root).args(["run", "--bundle", &b.path(), &cx.id()]);
+    let out = command.env_clear().env("PATH", PATH).stdin(Stdio::null()).output()?;
+    ensure!(out.status.success(), "{:?} {}", out.status, String::from_utf8_lossy(&out.stderr));
+    let inside = serde_json::from_slice(&out.stdout)?;
+    eq("mounts on /", parse(&inside).iter().filter(|m| m.target == "/").count(), 1)?;
+    let host = fs::read_link("/proc/self/ns/mnt")?.display().to_string();
+    ensure!(inside["ns"]["mnt"] != json!(host), "the host's mount namespace");
+    eq("this mount namespace's mounts below the bundle", below(&b.path())?, 0)
+}
+
+/// How many mounts this process sees below `path`.
+fn below(path: &str) -> Result<usize> {
+    let text = fs::read_to_string("/proc/self/mountinfo")?;
+    Ok(text.lines().filter(|line| line.split(' ').nth(4).is_some_and(|at| at.starts_with(path))).count())
 }
 
 fn no_pivot(cx: &Cx) -> Result<()> {
