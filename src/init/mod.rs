@@ -25,7 +25,7 @@ pub mod source;
 use crate::plan::Plan;
 use crate::plan::process::Process;
 use crate::sync::{At, Failure, Kind, Step, Wire};
-use crate::sys::{Errno, fs, process};
+use crate::sys::{Errno, fs, process, uninterrupted};
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
@@ -361,8 +361,8 @@ fn wait_for_start(gate: OwnedFd) -> Outcome<Wire> {
     use nix::sys::socket::{SockFlag, accept4};
     loop {
         let socket = loop {
-            match accept4(gate.as_raw_fd(), SockFlag::SOCK_CLOEXEC) {
-                Err(Errno::EINTR | Errno::ECONNABORTED) => {}
+            match uninterrupted(|| accept4(gate.as_raw_fd(), SockFlag::SOCK_CLOEXEC)) {
+                Err(Errno::ECONNABORTED) => {}
                 other => break other.at(Step::Gate)?,
             }
         };

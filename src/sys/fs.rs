@@ -1,6 +1,6 @@
 //! File calls that `nix` lacks or wraps with more than the call.
 
-use super::{Result, check};
+use super::{Result, check, uninterrupted};
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
@@ -57,14 +57,11 @@ pub fn openat2_kernel(dir: BorrowedFd, path: &CStr, flags: i32, mode: u32, resol
 
 /// openat(2), close-on-exec; once more when a signal interrupts it.
 pub fn openat(dir: BorrowedFd, path: &CStr, flags: i32, mode: u32) -> Result<OwnedFd> {
-    loop {
+    uninterrupted(|| {
         // SAFETY: `path` is NUL-terminated and outlives the call.
         let fd = unsafe { libc::openat(dir.as_raw_fd(), path.as_ptr(), flags | libc::O_CLOEXEC, mode) };
-        match check(fd as libc::c_long) {
-            Err(super::Errno::EINTR) => {}
-            other => return other.map(owned),
-        }
-    }
+        check(fd as libc::c_long).map(owned)
+    })
 }
 
 /// open(2) from the current directory, close-on-exec.
@@ -120,29 +117,20 @@ pub fn makedev(major: u32, minor: u32) -> u64 {
 
 /// Writes the whole of `data` in one write(2), which is how procfs and cgroupfs take a value; a short write is `EIO`.
 pub fn write_once(fd: BorrowedFd, data: &[u8]) -> Result<()> {
-    loop {
+    let written = uninterrupted(|| {
         // SAFETY: `data` is valid for reads of its length.
-        match check(unsafe { libc::write(fd.as_raw_fd(), data.as_ptr().cast(), data.len()) } as libc::c_long)
-        {
-            Ok(n) if n as usize == data.len() => return Ok(()),
-            Ok(_) => return Err(super::Errno::EIO),
-            Err(super::Errno::EINTR) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
+        check(unsafe { libc::write(fd.as_raw_fd(), data.as_ptr().cast(), data.len()) } as libc::c_long)
+    })?;
+    if written as usize == data.len() { Ok(()) } else { Err(super::Errno::EIO) }
 }
 
 /// Reads up to `buf.len()` bytes, once.
 pub fn read(fd: BorrowedFd, buf: &mut [u8]) -> Result<usize> {
-    loop {
+    let length = uninterrupted(|| {
         // SAFETY: `buf` is valid for writes of its length.
-        match check(unsafe { libc::read(fd.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len()) } as libc::c_long)
-        {
-            Ok(n) => return Ok(n as usize),
-            Err(super::Errno::EINTR) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
+        check(unsafe { libc::read(fd.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len()) } as libc::c_long)
+    })?;
+    Ok(length as usize)
 }
 
 /// Marks every descriptor from `first` on close-on-exec (Linux 5.11).
@@ -280,13 +268,11 @@ pub fn adopt(fd: RawFd) -> OwnedFd {
 
 /// Takes the lock of a file or directory for itself, or `EAGAIN` at once; closing the last copy lets it go.
 pub fn lock(fd: BorrowedFd) -> Result<()> {
-    loop {
+    uninterrupted(|| {
         // SAFETY: no memory is passed.
-        match check(unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } as libc::c_long) {
-            Err(super::Errno::EINTR) => {}
-            other => return other.map(drop),
-        }
-    }
+        check(unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } as libc::c_long)
+    })
+    .map(drop)
 }
 
 /// The id of the mount on which `path` lies: that of the topmost one, if it is a mount point (Linux 5.8).

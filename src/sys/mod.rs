@@ -33,6 +33,21 @@ pub(crate) fn check(ret: libc::c_long) -> Result<libc::c_long> {
     if ret < 0 { Err(Errno::last()) } else { Ok(ret) }
 }
 
+/// As often as this a call is made again that a signal has interrupted. A filter, around this program or the container's own, may
+/// answer `EINTR` for ever.
+const INTERRUPTIONS: u32 = 10_000;
+
+/// Makes a call until no signal interrupts it.
+pub(crate) fn uninterrupted<T>(mut call: impl FnMut() -> Result<T>) -> Result<T> {
+    for _ in 0..INTERRUPTIONS {
+        match call() {
+            Err(Errno::EINTR) => {}
+            other => return other,
+        }
+    }
+    Err(Errno::EINTR)
+}
+
 /// The errno in the words that engines match: runc's (Go's) texts are strerror's in lower case, for example
 /// `no such file or directory` and `permission denied`.
 pub fn words(errno: Errno) -> String {
@@ -67,6 +82,23 @@ pub fn signal_words(signal: i32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_interrupted_call_is_made_again_but_not_for_ever() {
+        let mut calls = 0;
+        let mut answer = |interruptions: u32| {
+            calls = 0;
+            let result = uninterrupted(|| {
+                calls += 1;
+                if calls > interruptions { Ok(()) } else { Err(Errno::EINTR) }
+            });
+            (result, calls)
+        };
+        assert_eq!(answer(0), (Ok(()), 1));
+        assert_eq!(answer(3), (Ok(()), 4));
+        assert_eq!(answer(u32::MAX), (Err(Errno::EINTR), INTERRUPTIONS));
+        assert_eq!(uninterrupted(|| Err::<(), _>(Errno::EIO)), Err(Errno::EIO));
+    }
 
     #[test]
     fn errno_words_are_those_engines_match() {

@@ -1,6 +1,6 @@
 //! Descriptor passing over unix sockets.
 
-use super::Result;
+use super::{Result, uninterrupted};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use std::io::IoSlice;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -22,12 +22,7 @@ pub fn send_fd(socket: BorrowedFd, data: &[u8], fd: BorrowedFd) -> Result<()> {
 /// stays there.
 pub fn next_length(socket: BorrowedFd) -> Result<usize> {
     use nix::sys::socket::recv;
-    loop {
-        match recv(socket.as_raw_fd(), &mut [], MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC) {
-            Err(super::Errno::EINTR) => {}
-            other => return other,
-        }
-    }
+    uninterrupted(|| recv(socket.as_raw_fd(), &mut [], MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC))
 }
 
 /// Receives exactly one descriptor, close-on-exec; `EPROTO` when none comes.
@@ -50,24 +45,23 @@ pub fn receive_fd(socket: BorrowedFd) -> Result<std::os::fd::OwnedFd> {
 
 /// Receives one message and the first descriptor that comes with it, close-on-exec; nothing at all at the other's end.
 pub fn receive(socket: BorrowedFd, buffer: &mut [u8]) -> Result<(usize, Option<std::os::fd::OwnedFd>)> {
+    uninterrupted(|| receive_once(socket, buffer))
+}
+
+fn receive_once(socket: BorrowedFd, buffer: &mut [u8]) -> Result<(usize, Option<std::os::fd::OwnedFd>)> {
     use nix::sys::socket::{ControlMessageOwned, recvmsg};
-    loop {
-        let mut parts = [std::io::IoSliceMut::new(buffer)];
-        let mut control = nix::cmsg_space!(std::os::fd::RawFd);
-        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-        let message = match recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut control), flags) {
-            Err(super::Errno::EINTR) => continue,
-            other => other?,
-        };
-        if message.flags.contains(MsgFlags::MSG_TRUNC) {
-            return Err(super::Errno::EMSGSIZE);
-        }
-        let mut fd = None;
-        for part in message.cmsgs()? {
-            if let ControlMessageOwned::ScmRights(fds) = part {
-                fd = fds.first().map(|&fd| super::fs::adopt(fd));
-            }
-        }
-        return Ok((message.bytes, fd));
+    let mut parts = [std::io::IoSliceMut::new(buffer)];
+    let mut control = nix::cmsg_space!(std::os::fd::RawFd);
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut control), flags)?;
+    if message.flags.contains(MsgFlags::MSG_TRUNC) {
+        return Err(super::Errno::EMSGSIZE);
     }
+    let mut fd = None;
+    for part in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(fds) = part {
+            fd = fds.first().map(|&fd| super::fs::adopt(fd));
+        }
+    }
+    Ok((message.bytes, fd))
 }

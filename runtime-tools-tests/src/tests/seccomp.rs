@@ -40,6 +40,7 @@ tests!["seccomp":
     old_profile_without_no_new_privs,
     getcwd_may_be_forbidden deviates ["runc" = "calls it after the filter is loaded"],
     nothing_is_permitted,
+    every_call_is_interrupted deviates ["crun" = "waits for ever"],
     big_profile,
     exec_gets_it_too,
     notify_without_listener deviates ["crun" = "has words of its own"],
@@ -448,7 +449,6 @@ fn getcwd_may_be_forbidden(cx: &Cx) -> Result<()> {
     Ok(())
 }
 
-/// Docker's own: its rules and conditions as an engine writes them.
 /// What refuses every call refuses also the end of the process that has loaded it. Nobody waits for that for ever.
 fn nothing_is_permitted(cx: &Cx) -> Result<()> {
     for no_new_privileges in [true, false] {
@@ -460,6 +460,30 @@ fn nothing_is_permitted(cx: &Cx) -> Result<()> {
     Ok(())
 }
 
+/// Nor for what claims that every call was interrupted, and may be made again.
+fn every_call_is_interrupted(cx: &Cx) -> Result<()> {
+    for no_new_privileges in [true, false] {
+        let mut b = filter(cx, ERRNO, json!([]))?;
+        b.set("/linux/seccomp/defaultErrnoRet", json!(4));
+        b.set("/process/noNewPrivileges", json!(no_new_privileges));
+        b.probe(&["true"]).save()?;
+        let before = cx.snapshot()?;
+        let limit = std::time::Duration::from_secs(20);
+        for command in ["create", "run"] {
+            let id = cx.id();
+            let out = cx.cmd(&[command, "--bundle", &b.path(), &id]).limit(limit).run()?;
+            if out.code == 0 {
+                eq("command", command, "create")?;
+                cx.cmd(&["start", &id]).limit(limit).run()?;
+            }
+            cx.rt(&["delete", "--force", &id])?;
+        }
+        cx.nothing_left(&before)?;
+    }
+    Ok(())
+}
+
+/// Docker's own: its rules and conditions as an engine writes them.
 fn big_profile(cx: &Cx) -> Result<()> {
     let config: Value =
         serde_json::from_str(&std::fs::read_to_string(cx.configs.join("docker-default.json"))?)?;
