@@ -314,6 +314,7 @@ pub fn begin(store: &Store, request: &Request, plan: &Plan) -> Result<Begun> {
         memory_policy: plan.process.memory_policy.clone(),
         exec_cpu_affinity: spec.process().as_ref().and_then(|p| p.exec_cpu_affinity().clone()),
         agent: None,
+        gate_pipes: None,
         no_process: spec.process().is_none(),
         personality: plan.process.personality,
         root_mount: match plan.namespaces.private(libc::CLONE_NEWNS) {
@@ -610,6 +611,11 @@ impl Launch<'_> {
         wire.send(Kind::Proceed).context(TELL)?;
         match self.listen(&wire, guard, sources.as_ref())? {
             Frame::Plain(Kind::Ready) if self.request.gate => Ok(true),
+            Frame::ReadyAt(pipes) if self.request.gate => {
+                container.gate_pipes = Some(pipes);
+                guard.dir()?.write(container)?;
+                Ok(true)
+            }
             // execve has closed the child's end.
             Frame::End if !self.request.gate => Ok(true),
             other => self.ended(other, guard, into_cgroup),

@@ -9,6 +9,7 @@ use crate::notify;
 use crate::plan::memory_policy::MemoryPolicy;
 use crate::plan::seccomp::Agent;
 use crate::resctrl::Group;
+use crate::sync::GatePipes;
 use crate::sys::{Errno, fs, process};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::fcntl::OFlag;
@@ -96,6 +97,9 @@ pub struct State {
     /// Who answers for the calls of `SCMP_ACT_NOTIFY` rules.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<Box<Agent>>,
+    /// Where the created container waits for `start`, if that is not the socket: its filter forbids accept(2).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate_pipes: Option<GatePipes>,
     /// Without a mount namespace: the mount on which the root filesystem lay before the container was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root_mount: Option<u64>,

@@ -30,10 +30,12 @@
 //! Each side learns of the other's death by end of file, so no wait can outlive its reason; whether the other side can run
 //! at all is a question for `patience.rs`. The gate (`start` → init
 //! stage) is a socket of the same kind bound in the state directory: `start` sends `Proceed`, the child answers
-//! `Failed` or, by its execve, end of file. Frames are bounded and every field is range-checked when read.
+//! `Failed` or, by its execve, end of file. Where a filter that is in force by then forbids accept(2), the gate is two pipes
+//! of the child's, which `start` opens through /proc (`ReadyAt`). Frames are bounded and every field is range-checked when read.
 
 use crate::plan::seccomp::{Filter, MAX_INSTRUCTIONS};
 use crate::sys::{Errno, Result, fs, socket};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -56,6 +58,8 @@ pub enum Kind {
     Proceed,
     /// The container is created.
     Ready,
+    /// The same, with the numbers of the pipes where it waits.
+    ReadyAt,
     /// The child gives up.
     Failed,
     /// The maps of the child's user namespace are written.
@@ -74,12 +78,13 @@ pub enum Kind {
     Filter,
 }
 
-const KINDS: [Kind; 13] = [
+const KINDS: [Kind; 14] = [
     Kind::NetworkReady,
     Kind::MountsDone,
     Kind::HooksDone,
     Kind::Proceed,
     Kind::Ready,
+    Kind::ReadyAt,
     Kind::Failed,
     Kind::Mapped,
     Kind::Born,
@@ -253,6 +258,15 @@ impl<T> At<T> for Result<T> {
     }
 }
 
+/// Descriptors of an init process that waits at pipes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct GatePipes {
+    /// Takes the word to go on.
+    pub word: u16,
+    /// Gives the answer.
+    pub answer: u16,
+}
+
 /// A frame as received.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Frame {
@@ -266,6 +280,8 @@ pub enum Frame {
     NeedSource(usize),
     /// The number of a seccomp descriptor in the child.
     Listener(i32),
+    /// The container is created, and waits at these descriptors of its init process.
+    ReadyAt(GatePipes),
     /// The other side has ended, or has called execve, after it read everything.
     End,
     /// The other side has ended with frames unread.
@@ -277,6 +293,8 @@ pub struct Wire {
     socket: OwnedFd,
     /// The other side has gone without reading everything: the kernel tells only once.
     reset: Cell<bool>,
+    /// A pipe has no time limit of its own: then this is it, in seconds.
+    limit: Cell<Option<u32>>,
 }
 
 impl Wire {
@@ -287,9 +305,9 @@ impl Wire {
         Ok((Wire::from_socket(a), Wire::from_socket(b)))
     }
 
-    /// Wraps a connected socket.
+    /// Wraps a connected socket, or the end of a pipe for one direction.
     pub fn from_socket(socket: OwnedFd) -> Wire {
-        Wire { socket, reset: Cell::new(false) }
+        Wire { socket, reset: Cell::new(false), limit: Cell::new(None) }
     }
 
     /// Sends a frame without content. That the other side has gone is noticed when its answer is waited for.
@@ -320,6 +338,12 @@ impl Wire {
     /// Tells the number of the seccomp descriptor, by the one call that a filter never hands to an agent.
     pub fn send_listener(&self, fd: i32) -> Result<()> {
         self.send_number(Kind::Listener, fd)
+    }
+
+    /// Tells the runtime at which pipes the container waits.
+    pub fn ready_at(&self, at: GatePipes) -> Result<()> {
+        let ([a, b], [c, d]) = (at.word.to_le_bytes(), at.answer.to_le_bytes());
+        self.send_frame(&[Kind::ReadyAt as u8, 0, 0, 0, a, b, c, d])
     }
 
     /// Passes the seccomp filter to the init stage; none where the profile allows every call.
@@ -363,11 +387,22 @@ impl Wire {
     /// From now on [`Wire::receive`] gives up with `EAGAIN` after so many seconds.
     pub fn limit(&self, seconds: u32) -> Result<()> {
         use nix::sys::socket::{setsockopt, sockopt::ReceiveTimeout};
-        setsockopt(&self.socket, ReceiveTimeout, &nix::sys::time::TimeVal::new(seconds.into(), 0))
+        match setsockopt(&self.socket, ReceiveTimeout, &nix::sys::time::TimeVal::new(seconds.into(), 0)) {
+            Err(Errno::ENOTSOCK) => {
+                self.limit.set(Some(seconds));
+                Ok(())
+            }
+            other => other,
+        }
     }
 
     /// Waits for a frame.
     pub fn receive(&self) -> Result<Frame> {
+        if let Some(seconds) = self.limit.get()
+            && !self.has_more(PollTimeout::try_from(seconds * 1000).unwrap_or(PollTimeout::MAX))?
+        {
+            return Err(Errno::EAGAIN);
+        }
         let mut buf = [0u8; HEAD + TEXT_MAX];
         let length = match fs::read(self.socket.as_fd(), &mut buf) {
             // Stands before what the other side has still said.
@@ -387,11 +422,12 @@ impl Wire {
 
     /// The frame that is there already, if any.
     pub fn receive_now(&self) -> Result<Option<Frame>> {
-        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-        match poll(&mut [PollFd::new(self.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO)? {
-            0 => Ok(None),
-            _ => self.receive().map(Some),
-        }
+        if self.has_more(PollTimeout::ZERO)? { self.receive().map(Some) } else { Ok(None) }
+    }
+
+    /// Is there a frame, or the end, within so much time?
+    fn has_more(&self, time: PollTimeout) -> Result<bool> {
+        Ok(poll(&mut [PollFd::new(self.as_fd(), PollFlags::POLLIN)], time)? != 0)
     }
 
     /// Waits for exactly `kind`; anything else, the other side's death included, is `EPIPE`.
@@ -435,6 +471,10 @@ pub fn decode(bytes: &[u8]) -> Option<Frame> {
             Kind::Born => Frame::Born(number),
             Kind::NeedSource => Frame::NeedSource(usize::try_from(number).ok()?),
             Kind::Listener => Frame::Listener(Some(number).filter(|&fd| fd >= 0)?),
+            Kind::ReadyAt => Frame::ReadyAt(GatePipes {
+                word: u16::from_le_bytes([head[4], head[5]]),
+                answer: u16::from_le_bytes([head[6], head[7]]),
+            }),
             kind => Frame::Plain(kind),
         });
     }
@@ -462,6 +502,9 @@ mod tests {
         let (a, b) = Wire::pair().unwrap();
         a.send(Kind::Ready).unwrap();
         assert_eq!(b.receive().unwrap(), Frame::Plain(Kind::Ready));
+        let pipes = GatePipes { word: 4, answer: 0xfedc };
+        a.ready_at(pipes).unwrap();
+        assert_eq!(b.receive().unwrap(), Frame::ReadyAt(pipes));
         let failure =
             Failure { step: Step::Exec, index: 70000, errno: Errno::ENOENT, text: "x".repeat(5000) };
         a.fail(&failure).unwrap();
@@ -511,7 +554,9 @@ mod tests {
         assert!(matches!(b.receive_filter(), Err(Errno::EPIPE)));
         drop(a);
         assert!(matches!(b.receive_filter(), Err(Errno::EPIPE)));
-        for bytes in [&[][..], &[12; 7], &[11, 0, 0, 0, 0, 0, 0, 0], &[12; 9], &[12; 19], &vec![12; 32784]] {
+        let (filter, other) = (Kind::Filter as u8, Kind::CgroupReady as u8);
+        let frames = [&[filter; 7][..], &[filter; 9], &[filter; 19], &vec![filter; 32784]];
+        for bytes in frames.into_iter().chain([&[][..], &[other, 0, 0, 0, 0, 0, 0, 0]]) {
             assert!(decode_filter(bytes).is_none(), "{} bytes", bytes.len());
         }
     }
@@ -523,8 +568,8 @@ mod tests {
             &[Kind::Listener as u8, 0, 0, 0, 0, 0, 0, 255],
             &[0; 7],
             &[0; 9],
-            &[5, 99, 0, 0, 0, 0, 0, 0],
-            &[5, 0, 0],
+            &[Kind::Failed as u8, 99, 0, 0, 0, 0, 0, 0],
+            &[Kind::Failed as u8, 0, 0],
         ] {
             assert_eq!(decode(bytes), None, "{bytes:?}");
         }

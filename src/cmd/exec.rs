@@ -516,12 +516,10 @@ impl Join<'_> {
         match answer {
             Frame::End => log::debug("setns_init: about to exec: it has"),
             Frame::Failed(failure) => return Err(explain::exec_failure(&failure, process)),
-            Frame::Lost | Frame::Plain(_) | Frame::Born(_) | Frame::NeedSource(_) | Frame::Listener(_) => {
-                match process::wait(pid) {
-                    Ok(Ended::Signal(signal)) => bail!("process was killed by signal {signal} before it ran"),
-                    _ => bail!("process ended before it ran"),
-                }
-            }
+            _ => match process::wait(pid) {
+                Ok(Ended::Signal(signal)) => bail!("process was killed by signal {signal} before it ran"),
+                _ => bail!("process ended before it ran"),
+            },
         }
         match pid_file {
             // Last and only on success: callers tell a failed exec by its absence.

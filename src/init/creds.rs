@@ -4,7 +4,8 @@ use super::Outcome;
 use crate::plan::process::{HOME_FALLBACK, PASSWD, Process, home_in_passwd};
 use crate::sync::{At, Step};
 use crate::sys::{Errno, Result, fs, process};
-use nix::sys::stat::fstat;
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::sys::stat::{fstat, fstatat};
 use nix::unistd::AccessFlags;
 use std::ffi::{CStr, CString};
 use std::os::fd::AsFd;
@@ -100,18 +101,28 @@ fn check_cwd() -> Outcome {
     if fs::cwd_is_inside_root().at(Step::Cwd)? { Ok(()) } else { Err(Errno::ESTALE).at(Step::Cwd) }
 }
 
-/// Groups, ids and the four other capability sets, in the order in which each step still has the right to do the next.
-pub fn switch_user(init: &Process, in_cwd: bool) -> Outcome {
-    let caps = &init.capabilities;
-    // Also with none: the caller's groups are not the container's (T41), unless it has been told that they are.
-    if !init.keep_groups {
-        match process::setgroups(&init.groups) {
-            // A user namespace without newgidmap has no other groups than those that it came with (runc leaves them,
-            // too).
-            Err(Errno::EPERM) if setgroups_is_denied() => {}
-            other => other.at(Step::User)?,
-        }
+/// The program's groups. Also with none: the caller's are not the container's (T41), unless it has been told that they are.
+/// Before a filter is loaded, which may forbid it.
+pub fn set_groups(init: &Process) -> Outcome {
+    if init.keep_groups {
+        return Ok(());
     }
+    match process::setgroups(&init.groups) {
+        // A user namespace without newgidmap has no other groups than those that it came with (runc leaves them, too).
+        Err(Errno::EPERM) if setgroups_is_denied() => Ok(()),
+        other => other.at(Step::User),
+    }
+}
+
+/// The capabilities that this process could have at most. Before a filter is loaded, which may forbid to ask.
+pub fn able() -> Outcome<u64> {
+    process::permitted().at(Step::Capabilities)
+}
+
+/// Ids and the four other capability sets, of those that this process is `able` to have, in the order in which each step still
+/// has the right to do the next.
+pub fn switch_user(init: &Process, in_cwd: bool, able: u64) -> Outcome {
+    let caps = &init.capabilities;
     // Else a change to another user drops all of them.
     process::prctl(libc::PR_SET_KEEPCAPS, 1).at(Step::Capabilities)?;
     process::set_gid(init.gid).at_index(Step::User, 1)?;
@@ -122,7 +133,6 @@ pub fn switch_user(init: &Process, in_cwd: bool) -> Outcome {
         check_cwd()?;
     }
     // What the kernel or the runtime cannot grant is left out, with no error (spec: warn).
-    let able = process::permitted().at(Step::Capabilities)?;
     let permitted = caps.permitted & able;
     process::set_capabilities(caps.effective & permitted, permitted, caps.inheritable & able)
         .at(Step::Capabilities)?;
@@ -187,10 +197,13 @@ pub fn find_program(init: &Process) -> Outcome<CString> {
 
 fn executable(path: &CStr) -> Result<()> {
     fs::may_execute(path)?;
-    if nix::sys::stat::stat(path)?.st_mode & libc::S_IFMT == libc::S_IFDIR {
-        return Err(Errno::EISDIR);
+    // With a flag it is newfstatat(2), which filters that were made for runc let through.
+    match fstatat(AT_FDCWD, path, AtFlags::AT_NO_AUTOMOUNT) {
+        Ok(stat) if stat.st_mode & libc::S_IFMT == libc::S_IFDIR => Err(Errno::EISDIR),
+        // A filter: execve(2) will say it.
+        Ok(_) | Err(Errno::ENOSYS | Errno::EPERM) => Ok(()),
+        Err(errno) => Err(errno),
     }
-    Ok(())
 }
 
 /// `HOME=..` for an environment that has none: from the container's passwd, which is hostile, else `/`.

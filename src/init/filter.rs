@@ -16,6 +16,13 @@ pub fn take(init: &Process, wire: &Wire) -> Outcome {
     Ok(())
 }
 
+/// Will it be in force at the gate, and not let accept(2) through? runc opens a fifo there, so filters that were made for
+/// runc need not have it.
+pub fn closes_the_gate(init: &Process) -> bool {
+    let filter = if init.no_new_privileges { None } else { init.seccomp.get() };
+    filter.is_some_and(|filter| !filter.permits(libc::SYS_accept4))
+}
+
 /// Installs it. Where an agent answers for some calls, it has the descriptor before this process goes on: the next call
 /// may wait for its answer. The runtime is ready for that once it has said `Proceed`.
 pub fn install(filter: &Filter, wire: &Wire) -> Outcome {

@@ -13,6 +13,7 @@ mod creds;
 mod devices;
 pub mod enter;
 mod filter;
+mod gate;
 mod hook;
 mod label;
 mod mask;
@@ -25,7 +26,8 @@ pub mod source;
 use crate::plan::Plan;
 use crate::plan::process::Process;
 use crate::sync::{At, Failure, Kind, Step, Wire};
-use crate::sys::{Errno, fs, process, uninterrupted};
+use crate::sys::{fs, process};
+use nix::sys::signal::SigSet;
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
@@ -90,7 +92,7 @@ pub struct Container<'a> {
     /// Descriptors after 0, 1, 2 that the program inherits.
     pub preserve_fds: u32,
     /// Signal mask to give back before the program runs.
-    pub signal_mask: nix::sys::signal::SigSet,
+    pub signal_mask: SigSet,
     /// The runtime will pass a seccomp filter.
     pub filtered: bool,
 }
@@ -204,10 +206,17 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
     // Before a filter may be loaded that does not know the calls for it.
     let home = creds::home(init)?;
     close_descriptors(child)?;
+    if child.gate.is_some() {
+        enter::end_on_signals().at(Step::Gate)?;
+    }
+    let mut pipes = None;
     if child.filtered {
         filter::take(init, &child.wire)?;
+        if child.gate.is_some() && filter::closes_the_gate(init) {
+            pipes = Some(gate::Pipes::new().at(Step::Gate)?);
+        }
     }
-    become_program(init, &child.wire, true)?;
+    become_program(init, &child.wire, &child.signal_mask, true)?;
     // As the user it will run as: root may not be let in everywhere (NFS).
     let program = creds::find_program(init)?;
     // Device rules, limits and state are in place before the container counts as created or the program runs.
@@ -218,9 +227,16 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
             // An ordinary user may only enter what they may look into; by now there is no more to see than in the program.
             enter::show().at(Step::Session)?;
         }
-        enter::end_on_signals().at(Step::Gate)?;
-        child.wire.send(Kind::Ready).at(Step::Gate)?;
-        child.wire = wait_for_start(gate)?;
+        child.wire = match pipes {
+            None => {
+                child.wire.send(Kind::Ready).at(Step::Gate)?;
+                gate::wait_at_socket(gate)?
+            }
+            Some(pipes) => {
+                pipes.numbers().and_then(|at| child.wire.ready_at(at)).at(Step::Gate)?;
+                pipes.wait()?
+            }
+        };
     }
     hook::start_container(child, home.as_ref())?;
     launch(init, &program, home, child.preserve_fds, &child.signal_mask)
@@ -245,7 +261,7 @@ pub struct Exec<'a> {
     /// Descriptors after 0, 1, 2 that the program inherits.
     pub preserve_fds: u32,
     /// Signal mask to give back before the program runs.
-    pub signal_mask: nix::sys::signal::SigSet,
+    pub signal_mask: SigSet,
 }
 
 /// A further process of a container. Never returns.
@@ -290,7 +306,7 @@ fn exec_steps(child: &mut Exec) -> Outcome<std::convert::Infallible> {
     creds::drop_bounding(init.capabilities.bounding).at(Step::Capabilities)?;
     let home = creds::home(init)?;
     // Only a container's own directory is made where the image lacks it (as runc has it).
-    become_program(init, &child.wire, false)?;
+    become_program(init, &child.wire, &child.signal_mask, false)?;
     let program = creds::find_program(init)?;
     // The pid file and the terminal are with the caller before the program can end.
     filter::install_or_proceed(init, &child.wire)?;
@@ -299,7 +315,7 @@ fn exec_steps(child: &mut Exec) -> Outcome<std::convert::Infallible> {
 }
 
 /// User, groups, capabilities, directory: from here on the process has only the program's rights.
-fn become_program(init: &Process, wire: &Wire, make_cwd: bool) -> Outcome {
+fn become_program(init: &Process, wire: &Wire, mask: &SigSet, make_cwd: bool) -> Outcome {
     // All four while the rights are there, and before a filter may forbid them (runc#4900).
     if let Some(attr) = &init.scheduler {
         process::set_scheduler(attr).at(Step::Scheduling)?;
@@ -320,15 +336,18 @@ fn become_program(init: &Process, wire: &Wire, make_cwd: bool) -> Outcome {
         process::set_limit(resource, soft, hard).at_index(Step::Rlimit, index)?;
     }
     let in_cwd = creds::enter_cwd(init, make_cwd)?;
+    creds::set_groups(init)?;
+    let able = creds::able()?;
+    process::umask(init.umask);
     if init.no_new_privileges {
         process::prctl(libc::PR_SET_NO_NEW_PRIVS, 1).at(Step::NoNewPrivileges)?;
     } else if let Some(filter) = init.seccomp.get() {
-        // Without no_new_privs a filter needs CAP_SYS_ADMIN, so it goes before the capabilities do.
+        // Without no_new_privs a filter needs CAP_SYS_ADMIN, so it goes before the capabilities do. From here on every call
+        // is one that a filter made for runc lets through.
+        mask.thread_set_mask().at(Step::Exec)?;
         filter::install(filter, wire)?;
     }
-    creds::switch_user(init, in_cwd)?;
-    process::umask(init.umask);
-    Ok(())
+    creds::switch_user(init, in_cwd, able)
 }
 
 /// A leaked directory descriptor is a way out of the container (CVE-2024-21626): close-on-exec alone comes too late,
@@ -354,40 +373,21 @@ fn keep_only(keep: &[i32], preserve_fds: u32) -> crate::sys::Result<()> {
     fs::close_from(first)
 }
 
-/// Waits at the gate until `start` connects and says so. A `start` that dies half-way ends the container. Of several at
-/// once the one that takes the gate away goes on; the others leave without a word, and by then it stands in the queue.
-fn wait_for_start(gate: OwnedFd) -> Outcome<Wire> {
-    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-    use nix::sys::socket::{SockFlag, accept4};
-    loop {
-        let socket = loop {
-            match uninterrupted(|| accept4(gate.as_raw_fd(), SockFlag::SOCK_CLOEXEC)) {
-                Err(Errno::ECONNABORTED) => {}
-                other => break other.at(Step::Gate)?,
-            }
-        };
-        let wire = Wire::from_socket(fs::adopt(socket));
-        let Err(failure) = wire.expect(Kind::Proceed).at(Step::Gate) else { return Ok(wire) };
-        if poll(&mut [PollFd::new(gate.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO) != Ok(1) {
-            return Err(failure);
-        }
-    }
-}
-
-/// The last calls: default signals, the filter as late as can be, the program.
+/// The last calls: signals, the filter as late as can be, the program.
 fn launch(
     init: &Process,
     program: &std::ffi::CStr,
     home: Option<CString>,
     preserve_fds: u32,
-    mask: &nix::sys::signal::SigSet,
+    mask: &SigSet,
 ) -> Outcome<std::convert::Infallible> {
     // Not before: hooks have no part in what is handed to the program.
     for fd in (3..3 + preserve_fds as i32).filter(|&fd| crate::first_fds::was_open(fd)) {
         fs::keep_across_exec(fd).at_index(Step::PreservedFd, fd as usize)?;
     }
-    process::reset_signal(libc::SIGPIPE).at(Step::Exec)?;
-    mask.thread_set_mask().at(Step::Exec)?;
+    if init.no_new_privileges || init.seccomp.get().is_none() {
+        mask.thread_set_mask().at(Step::Exec)?;
+    }
     if init.no_new_privileges
         && let Some(filter) = init.seccomp.get().filter(|filter| filter.agent.is_none())
     {

@@ -15,7 +15,6 @@ mod rules;
 pub(crate) mod table;
 mod verdicts;
 
-#[cfg(test)]
 pub mod interpret;
 #[cfg(test)]
 mod tests;
@@ -64,6 +63,13 @@ impl Filter {
             bytes.extend_from_slice(&insn.k.to_le_bytes());
         }
         bytes
+    }
+
+    /// Does it let this call of the native architecture through, if its arguments are all zero?
+    pub fn permits(&self, number: libc::c_long) -> bool {
+        let call = interpret::Call { number: number as u32, arch: NATIVE.audit, args: [0; 6] };
+        let verdict = interpret::verdict(&self.program, &call);
+        verdict.is_some_and(|(verdict, _)| verdict == rules::RET_ALLOW || verdict == rules::RET_LOG)
     }
 
     /// Reads such bytes back; nothing where they are no filter.

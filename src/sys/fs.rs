@@ -96,7 +96,7 @@ pub fn fchown_path(fd: BorrowedFd, uid: u32, gid: u32) -> Result<()> {
 /// faccessat2(2) with the effective ids (Linux 5.8): may this process execute `path`?
 ///
 /// Where the call is missing, or an old seccomp profile forbids it, the question goes by the real ids, which are the same
-/// for a process that has just become its user.
+/// for a process that has just become its user. A profile that forbids both leaves it to execve(2).
 pub fn may_execute(path: &CStr) -> Result<()> {
     // SAFETY: `path` is NUL-terminated and outlives the call.
     match check(unsafe {
@@ -104,7 +104,11 @@ pub fn may_execute(path: &CStr) -> Result<()> {
     }) {
         Err(super::Errno::ENOSYS | super::Errno::EPERM) => {
             // SAFETY: as above.
-            check(unsafe { libc::access(path.as_ptr(), libc::X_OK) } as libc::c_long).map(drop)
+            match check(unsafe { libc::access(path.as_ptr(), libc::X_OK) } as libc::c_long) {
+                // Nobody to ask: execve(2) will say it.
+                Err(super::Errno::ENOSYS | super::Errno::EPERM) => Ok(()),
+                other => other.map(drop),
+            }
         }
         other => other.map(drop),
     }

@@ -180,15 +180,24 @@ pub fn setgroups(groups: &[u32]) -> Result<()> {
     check(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) }).map(drop)
 }
 
-/// setresgid(2), all three ids, by the raw call.
+/// setgid(2) with the right to change all three ids; by the raw call.
 pub fn set_gid(gid: u32) -> Result<()> {
+    // SAFETY: no memory is passed.
+    if check(unsafe { libc::syscall(libc::SYS_setgid, gid) }).is_ok() {
+        return Ok(());
+    }
+    // Also behind a filter that was made for a runtime which calls this.
     // SAFETY: no memory is passed.
     check(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) }).map(drop)
 }
 
-/// setresuid(2), all three ids, by the raw call.
+/// setuid(2) with the right to change all three ids; by the raw call.
 pub fn set_uid(uid: u32) -> Result<()> {
     // SAFETY: no memory is passed.
+    if check(unsafe { libc::syscall(libc::SYS_setuid, uid) }).is_ok() {
+        return Ok(());
+    }
+    // SAFETY: as above.
     check(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }).map(drop)
 }
 
@@ -256,13 +265,6 @@ pub fn raise_hard_limit(resource: u32, hard: u64) -> Result<()> {
     // SAFETY: `limit` is live and writable; a null new limit changes nothing.
     check(unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, null, &raw mut limit) })?;
     if limit.rlim_max >= hard { Ok(()) } else { set_limit(resource, limit.rlim_cur, hard) }
-}
-
-/// Gives `signal` its default action again, in a child: Rust's start-up ignores SIGPIPE, which exec would hand on.
-pub fn reset_signal(signal: i32) -> Result<()> {
-    // SAFETY: SIG_DFL is always a valid handler.
-    let old = unsafe { libc::signal(signal, libc::SIG_DFL) };
-    if old == libc::SIG_ERR { Err(Errno::last()) } else { Ok(()) }
 }
 
 extern "C" fn exit_by_signal(signal: libc::c_int) {

@@ -19,13 +19,18 @@ extern "C" fn main(argc: libc::c_int, argv: *const *const libc::c_char) -> libc:
     if open_missing_stdio().is_err() {
         return 1;
     }
-    // A pipe that nobody reads is an error of write(2) here, not the end of the runtime. Children reset it.
-    // SAFETY: SIG_IGN is always a valid handler.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+    // A pipe that nobody reads is an error of write(2) here, not the end of the runtime. A handler and not SIG_IGN, which an
+    // execve would hand on: where the container's filter is in force, no call may be left to take it back.
+    let handler = do_nothing as extern "C" fn(libc::c_int) as libc::sighandler_t;
+    // SAFETY: the handler does nothing, so it may run anywhere.
+    unsafe { libc::signal(libc::SIGPIPE, handler) };
     let code = crate::run_main(&args());
     // SAFETY: nothing is buffered, and no destructor has anything to do that the end of the process does not.
     unsafe { libc::_exit(code.0.into()) }
 }
+
+#[cfg(not(any(test, fuzzing)))]
+extern "C" fn do_nothing(_: libc::c_int) {}
 
 /// The arguments, the program's name first.
 pub fn args() -> Vec<OsString> {

@@ -40,6 +40,8 @@ tests!["seccomp":
     old_profile_without_no_new_privs,
     getcwd_may_be_forbidden deviates ["runc" = "calls it after the filter is loaded"],
     nothing_is_permitted,
+    few_calls deviates ["crun" = "calls others"],
+    few_calls_and_no_program deviates ["crun" = "calls others", "runc" = "start does not see it"],
     every_call_is_interrupted deviates ["crun" = "waits for ever"],
     big_profile,
     exec_gets_it_too,
@@ -457,6 +459,96 @@ fn nothing_is_permitted(cx: &Cx) -> Result<()> {
         let out = b.probe(&["true"]).run()?;
         ensure!(out.code != 0, "it ran");
     }
+    Ok(())
+}
+
+/// All that runc 1.5 calls between its filter and the program.
+const FEW: [&str; 22] = [
+    "capget",
+    "capset",
+    "chdir",
+    "close",
+    "close_range",
+    "execve",
+    "fstat",
+    "fstatfs",
+    "futex",
+    "getcwd",
+    "getdents64",
+    "getppid",
+    "newfstatat",
+    "openat",
+    "openat2",
+    "prctl",
+    "read",
+    "setgid",
+    "setgroups",
+    "setuid",
+    "statx",
+    "write",
+];
+
+/// What it does not depend on.
+const MORE: [&str; 12] = [
+    "epoll_ctl",
+    "exit_group",
+    "faccessat2",
+    "fchown",
+    "fcntl",
+    "getgid",
+    "getpid",
+    "getrandom",
+    "getuid",
+    "prlimit64",
+    "readlinkat",
+    "tgkill",
+];
+
+/// What Go's own threads call now and then.
+const OF_GO: [&str; 10] = [
+    "clone",
+    "gettid",
+    "madvise",
+    "mmap",
+    "nanosleep",
+    "rt_sigaction",
+    "rt_sigprocmask",
+    "rt_sigreturn",
+    "sched_yield",
+    "sigaltstack",
+];
+
+/// A profile that was made by watching a program under runc has not more than it and runc call. Without no_new_privs the filter
+/// is in force while the container waits for `start`. The program itself may end as it likes.
+fn few_calls(cx: &Cx) -> Result<()> {
+    for default in [ERRNO, "SCMP_ACT_KILL_PROCESS"] {
+        for uid in [0, 1000] {
+            let more: &[&str] = if default == ERRNO { &[] } else { &MORE };
+            let go: &[&str] = if cx.kind == "runc" { &OF_GO } else { &[] };
+            let mut b = filter(cx, default, json!([rule(&[&FEW, more, go].concat(), ALLOW)]))?;
+            b.remove("/process/noNewPrivileges");
+            b.set("/process/user", json!({"uid": uid, "gid": uid, "additionalGids": [5, 7]}));
+            let c = b.create()?;
+            c.is("created")?;
+            c.start()?.ok()?;
+            c.becomes("stopped")?;
+            c.start()?.code(1)?;
+            c.delete()?;
+        }
+    }
+    Ok(())
+}
+
+/// What can be told of a program that the filter or the image keeps from running is told by `start`.
+fn few_calls_and_no_program(cx: &Cx) -> Result<()> {
+    let mut b = filter(cx, ERRNO, json!([rule(&FEW, ALLOW)]))?;
+    std::fs::write(b.rootfs().join("broken"), "no program")?;
+    std::fs::set_permissions(b.rootfs().join("broken"), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    b.remove("/process/noNewPrivileges").set("/process/args", json!(["/broken"]));
+    let c = b.create()?;
+    c.start()?.fails(&["exec format error"])?;
+    c.becomes("stopped")?;
+    c.delete()?;
     Ok(())
 }
 

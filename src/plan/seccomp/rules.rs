@@ -163,7 +163,8 @@ impl Rules {
     }
 }
 
-const RET_ALLOW: u32 = 0x7fff_0000;
+pub const RET_ALLOW: u32 = 0x7fff_0000;
+pub const RET_LOG: u32 = 0x7ffc_0000;
 
 /// The `SECCOMP_RET_*` value of an action. `errno` without a place in the action is an error (config-linux.md, `errnoRet`).
 fn ret(action: Action, errno: Option<u32>, at: &str) -> Result<u32> {
@@ -174,7 +175,7 @@ fn ret(action: Action, errno: Option<u32>, at: &str) -> Result<u32> {
         Action::ScmpActErrno => RET_ERRNO,
         Action::ScmpActNotify => 0x7fc0_0000,
         Action::ScmpActTrace => 0x7ff0_0000,
-        Action::ScmpActLog => 0x7ffc_0000,
+        Action::ScmpActLog => RET_LOG,
         Action::ScmpActAllow => RET_ALLOW,
     };
     if !matches!(action, Action::ScmpActErrno | Action::ScmpActTrace) {

@@ -44,6 +44,23 @@ fn arg(index: u32, op: &str, value: u64) -> Value {
 }
 
 #[test]
+fn what_a_filter_permits_is_known() {
+    let rule = |names: &[&str], action: &str| json!({"names": names, "action": action});
+    for (default, rules, permitted) in [
+        ("SCMP_ACT_ALLOW", json!([rule(&["getpid"], "SCMP_ACT_ERRNO")]), true),
+        ("SCMP_ACT_LOG", json!([rule(&["getpid"], "SCMP_ACT_ERRNO")]), true),
+        ("SCMP_ACT_ALLOW", json!([rule(&["accept4"], "SCMP_ACT_ERRNO")]), false),
+        ("SCMP_ACT_ERRNO", json!([rule(&["accept4", "read"], "SCMP_ACT_ALLOW")]), true),
+        ("SCMP_ACT_KILL_PROCESS", json!([rule(&["read"], "SCMP_ACT_ALLOW")]), false),
+    ] {
+        let profile = json!({"defaultAction": default, "syscalls": rules});
+        let filter = compile(&serde_json::from_value(profile).unwrap()).unwrap().unwrap();
+        assert_eq!(filter.permits(libc::SYS_accept4), permitted, "{default} {rules}");
+    }
+    assert!(!Filter::from_bytes(&[0; 12]).unwrap().permits(0), "no end");
+}
+
+#[test]
 fn errors_name_the_field() {
     let call = |entry: Value| json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [entry]});
     let kill = "SCMP_ACT_KILL";
