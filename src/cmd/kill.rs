@@ -69,8 +69,8 @@ pub fn parse_signal(word: &str) -> Result<i32> {
         return Ok(signal as i32);
     }
     let realtime = |text: &str, base: i32, sign: i32| -> Option<i32> {
-        let offset = if text.is_empty() { 0 } else { text[1..].parse::<i32>().ok()? };
-        let number = base + sign * offset;
+        let offset = if text.is_empty() { 0 } else { text[1..].parse::<u8>().ok()? };
+        let number = base + sign * i32::from(offset);
         (34..=64).contains(&number).then_some(number)
     };
     let number = match (short.strip_prefix("RTMIN"), short.strip_prefix("RTMAX")) {
@@ -99,7 +99,9 @@ mod tests {
         ] {
             assert_eq!(parse_signal(word).unwrap(), number, "{word}");
         }
-        for word in ["", "SIG", "FOO", "-1", "65", "RTMIN+99", "RTMIN3"] {
+        for word in
+            ["", "SIG", "FOO", "-1", "65", "RTMIN+99", "RTMIN3", "RTMIN+2147483644", "RTMAX--2147483648"]
+        {
             let error = parse_signal(word).unwrap_err().to_string();
             assert_eq!(error, format!("unknown signal {word:?}"));
         }
