@@ -6,6 +6,7 @@ use crate::container::{Container, finish, reap};
 use crate::cx::{Cx, Out};
 use crate::terminal::{ConsoleSocket, read_all};
 use anyhow::{Context, Result, bail, ensure};
+use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use serde_json::Value;
 use std::fs;
@@ -89,6 +90,14 @@ pub fn run(cx: &Cx, v: &Value) -> Result<()> {
         ensure!(Path::new(path).symlink_metadata().is_err(), "{path} is on the host");
     }
     Ok(())
+}
+
+/// Processor time of all commands that have ended so far: what one costs, however busy the machine is.
+pub fn spent() -> Result<Duration> {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
+    let [user, system] = [usage.user_time(), usage.system_time()]
+        .map(|time| Duration::new(time.tv_sec() as u64, time.tv_usec() as u32 * 1000));
+    Ok(user + system)
 }
 
 /// A runtime may refuse, but not crash.
