@@ -58,10 +58,11 @@ fn open_gate(dir: &Dir, state: &State, init: Option<&OwnedFd>) -> Result<()> {
         Err(Errno::ENOENT) => bail!("cannot start an already running container"),
         Err(errno) => return Err(errno).context("remove the start gate"),
     }
-    word.send(Kind::Proceed).context("write to the init stage")?;
-    let wire = answer.unwrap_or(word);
+    // Whatever can fail comes before the word.
+    let wire = answer.as_ref().unwrap_or(&word);
     wire.limit(LOOK_AFTER).context("limit the wait for the init stage")?;
-    let answer = Patience::new(&state.cgroup, Some(state.pid)).receive(&wire);
+    word.send(Kind::Proceed).context("write to the init stage")?;
+    let answer = Patience::new(&state.cgroup, Some(state.pid)).receive(wire);
     if let (Err(_), Some(init)) = (&answer, init) {
         // It has the word to go on, unread perhaps, and must not run after `start` has failed.
         let _ = process::pidfd_signal(init.as_fd(), libc::SIGKILL);
