@@ -43,6 +43,9 @@ pub fn skip<T>(reason: impl Into<String>) -> Result<T> {
     Err(Skip(reason.into()).into())
 }
 
+/// What the runtime finds programs in.
+pub const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// No single command of a runtime may take longer.
 pub const COMMAND_LIMIT: Duration = Duration::from_secs(15);
 
@@ -203,7 +206,7 @@ pub struct Cmd<'a> {
 impl<'a> Cmd<'a> {
     fn new(cx: &'a Cx, args: &[String]) -> Self {
         let mut command = Command::new(&cx.runtime);
-        command.args(args).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").stdin(Stdio::null());
+        command.args(args).env_clear().env("PATH", PATH).stdin(Stdio::null());
         Cmd { cx, line: args.join(" "), command, stdin: None, limit: COMMAND_LIMIT, held: vec![] }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Paths are absolute or relative to a directory handle. Nothing here interprets; errors are errnos.
 
+use crate::sys::{fs, uninterrupted};
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
@@ -23,12 +24,7 @@ pub const ABSOLUTE: BorrowedFd<'static> = AT_FDCWD;
 
 fn open_with(dir: BorrowedFd, path: &str, flags: OFlag) -> Result<OwnedFd> {
     let flags = flags | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-    loop {
-        match openat(dir, path, flags, Mode::empty()) {
-            Err(Errno::EINTR) => {}
-            other => return other,
-        }
-    }
+    uninterrupted(|| openat(dir, path, flags, Mode::empty()))
 }
 
 /// A handle of a directory, only good for paths, clone3 and bpf.
@@ -46,20 +42,11 @@ pub fn open_read(dir: BorrowedFd, path: &str) -> Result<OwnedFd> {
     open_with(dir, path, OFlag::O_RDONLY)
 }
 
-fn read_some(file: BorrowedFd, buffer: &mut [u8]) -> Result<usize> {
-    loop {
-        match nix::unistd::read(file, buffer) {
-            Err(Errno::EINTR) => {}
-            other => return other,
-        }
-    }
-}
-
 /// Content of a file that the kernel prints as a whole, in one read, without the last newline.
 pub fn read_value(dir: BorrowedFd, path: &str) -> Result<String> {
     let file = open_read(dir, path)?;
     let mut buffer = [0; VALUE_MAX];
-    let length = read_some(file.as_fd(), &mut buffer)?;
+    let length = fs::read(file.as_fd(), &mut buffer)?;
     if length == buffer.len() {
         return read_all(dir, path).map(|text| text.trim_end().to_string());
     }
@@ -72,7 +59,7 @@ pub fn read_all(dir: BorrowedFd, path: &str) -> Result<String> {
     let mut content = Vec::new();
     let mut buffer = [0; VALUE_MAX];
     loop {
-        match read_some(file.as_fd(), &mut buffer)? {
+        match fs::read(file.as_fd(), &mut buffer)? {
             0 => return Ok(String::from_utf8_lossy(&content).into_owned()),
             length => content.extend_from_slice(&buffer[..length]),
         }
@@ -86,14 +73,7 @@ pub fn write_value(dir: BorrowedFd, path: &str, value: &str) -> Result<()> {
 
 /// Writes one value to an open file.
 pub fn write_to(file: BorrowedFd, value: &str) -> Result<()> {
-    loop {
-        match nix::unistd::write(file, value.as_bytes()) {
-            Ok(length) if length == value.len() => return Ok(()),
-            Ok(_) => return Err(Errno::EIO),
-            Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
+    fs::write_once(file, value.as_bytes())
 }
 
 /// Makes one directory, 0755.
@@ -103,12 +83,7 @@ pub fn make_dir(path: &str) -> Result<()> {
 
 /// Removes one directory; its files do not count.
 pub fn remove_dir(dir: BorrowedFd, path: &str) -> Result<()> {
-    loop {
-        match unlinkat(dir, path, UnlinkatFlags::RemoveDir) {
-            Err(Errno::EINTR) => {}
-            other => return other,
-        }
-    }
+    uninterrupted(|| unlinkat(dir, path, UnlinkatFlags::RemoveDir))
 }
 
 /// Names of the directories in a directory.

@@ -52,7 +52,7 @@ fn open_gate(dir: &Dir, state: &State, init: Option<&OwnedFd>) -> Result<()> {
         _ => (connect_to_gate(dir)?, None),
     };
     // Taken away before the word is given: whoever sees a gate sees a container that is not running yet. If this
-    // process dies in between, the init stage sees its end and ends as well.
+    // process dies in between, the init stage sees its end and ends as well (at pipes it waits on, until it is deleted).
     match dir.remove_gate() {
         Ok(()) => {}
         Err(Errno::ENOENT) => bail!("cannot start an already running container"),

@@ -16,11 +16,15 @@ pub fn take(init: &Process, wire: &Wire) -> Outcome {
     Ok(())
 }
 
-/// Will it be in force at the gate, and not let accept(2) through? runc opens a fifo there, so filters that were made for
-/// runc need not have it.
+/// The filter that is installed before the capabilities are given up, because it needs CAP_SYS_ADMIN without no_new_privs. What
+/// this process calls from then on must be among what filters that were made for runc let through.
+pub fn early(init: &Process) -> Option<&Filter> {
+    if init.no_new_privileges { None } else { init.seccomp.get() }
+}
+
+/// Will it be in force at the gate, and not let accept(2) through? runc opens a fifo there.
 pub fn closes_the_gate(init: &Process) -> bool {
-    let filter = if init.no_new_privileges { None } else { init.seccomp.get() };
-    filter.is_some_and(|filter| !filter.permits(libc::SYS_accept4))
+    early(init).is_some_and(|filter| !filter.permits(libc::SYS_accept4))
 }
 
 /// Installs it. Where an agent answers for some calls, it has the descriptor before this process goes on: the next call

@@ -206,13 +206,13 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
     // Before a filter may be loaded that does not know the calls for it.
     let home = creds::home(init)?;
     close_descriptors(child)?;
-    if child.gate.is_some() {
-        enter::end_on_signals().at(Step::Gate)?;
-    }
-    let mut pipes = None;
     if child.filtered {
         filter::take(init, &child.wire)?;
-        if child.gate.is_some() && filter::closes_the_gate(init) {
+    }
+    let mut pipes = None;
+    if child.gate.is_some() {
+        enter::end_on_signals().at(Step::Gate)?;
+        if filter::closes_the_gate(init) {
             pipes = Some(gate::Pipes::new().at(Step::Gate)?);
         }
     }
@@ -336,14 +336,14 @@ fn become_program(init: &Process, wire: &Wire, mask: &SigSet, make_cwd: bool) ->
         process::set_limit(resource, soft, hard).at_index(Step::Rlimit, index)?;
     }
     let in_cwd = creds::enter_cwd(init, make_cwd)?;
+    // What a filter made for runc may forbid.
     creds::set_groups(init)?;
     let able = creds::able()?;
     process::umask(init.umask);
     if init.no_new_privileges {
         process::prctl(libc::PR_SET_NO_NEW_PRIVS, 1).at(Step::NoNewPrivileges)?;
-    } else if let Some(filter) = init.seccomp.get() {
-        // Without no_new_privs a filter needs CAP_SYS_ADMIN, so it goes before the capabilities do. From here on every call
-        // is one that a filter made for runc lets through.
+    }
+    if let Some(filter) = filter::early(init) {
         mask.thread_set_mask().at(Step::Exec)?;
         filter::install(filter, wire)?;
     }
@@ -385,7 +385,7 @@ fn launch(
     for fd in (3..3 + preserve_fds as i32).filter(|&fd| crate::first_fds::was_open(fd)) {
         fs::keep_across_exec(fd).at_index(Step::PreservedFd, fd as usize)?;
     }
-    if init.no_new_privileges || init.seccomp.get().is_none() {
+    if filter::early(init).is_none() {
         mask.thread_set_mask().at(Step::Exec)?;
     }
     if init.no_new_privileges

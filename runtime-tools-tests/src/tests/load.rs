@@ -70,7 +70,7 @@ impl Runtime {
         if self.systemd {
             command.arg("--systemd-cgroup");
         }
-        command.args(args).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        command.args(args).env_clear().env("PATH", crate::cx::PATH);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(complaints)?);
         let child = command.spawn().context("run the runtime")?;
         Ok(Running { child, line: args.join(" "), complaints: complaints.to_path_buf() })

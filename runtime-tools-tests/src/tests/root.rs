@@ -2,7 +2,7 @@
 
 use super::tests;
 use crate::bundle::Bundle;
-use crate::cx::{Cx, eq, same, skip};
+use crate::cx::{Cx, PATH, eq, same, skip};
 use crate::mountinfo::{at, has, mounts_of, parse};
 use anyhow::{Context, Result, ensure};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -10,8 +10,6 @@ use serde_json::json;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::process::{Command, Stdio};
-
-const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
 tests!["root":
     root_read_only,
@@ -120,13 +118,13 @@ fn runtime_in_a_root_of_its_own(cx: &Cx) -> Result<()> {
     fs::create_dir(&here)?;
     fs::create_dir(&parent)?;
     // The kernel refuses to pivot where the root's own parent is shared.
-    mount(Some("tmpfs"), &parent, Some("tmpfs"), MsFlags::empty(), None::<&str>)?;
-    mount(None::<&str>, &parent, None::<&str>, MsFlags::MS_PRIVATE, None::<&str>)?;
+    let none = None::<&str>;
+    mount(Some("tmpfs"), &parent, Some("tmpfs"), MsFlags::empty(), none)?;
+    mount(none, &parent, none, MsFlags::MS_PRIVATE, none)?;
     fs::create_dir(&view)?;
     let mut b = cx.bundle()?;
     b.probe(&["seq", "json", "---", "cat", "/only-inside"]).save()?;
     fs::write(b.rootfs().join("only-inside"), "the same bundle")?;
-    let none = None::<&str>;
     mount(Some("/"), &view, none, MsFlags::MS_BIND | MsFlags::MS_REC, none)?;
     mount(none, &view, none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
     let in_view = view.join(here.strip_prefix("/")?);

@@ -85,7 +85,7 @@ impl<'a> User<'a> {
             cx,
             runtime: home.join(&cx.kind),
             home,
-            path: "/usr/sbin:/usr/bin:/sbin:/bin".into(),
+            path: crate::cx::PATH.into(),
             config: Value::Null,
             covered: vec![],
         };

@@ -679,7 +679,7 @@ fn nested(cx: &Cx) -> Result<()> {
     );
     let mut command = Command::new("unshare");
     command.args(["--user", "--mount", "--keep-caps", "sh", "-c", &script]);
-    command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    command.env_clear().env("PATH", crate::cx::PATH);
     let out = mapped(command, true)?.wait_with_output()?;
     let text = String::from_utf8_lossy(&out.stdout).trim_start().to_string();
     ensure!(out.status.success(), "{:?} {text} {}", out.status, String::from_utf8_lossy(&out.stderr));

@@ -243,7 +243,7 @@ pub fn passwd_hostile(cx: &Cx) -> Result<String> {
         b.set("/process/env", json!(["PATH=/bin"])).probe(&["environ"]).save()?;
         let id = cx.id();
         let before = spent()?;
-        let out = cx.cmd(&["run", "--bundle", &b.path(), &id]).run()?;
+        let out = cx.cmd(&["run", "--bundle", &b.path(), &id]).limit(Duration::from_secs(4)).run()?;
         sane(&out)?;
         if out.code == 0 {
             ensure!(out.stdout.contains("HOME=/\""), "{kind}: {}", out.stdout.trim_end());
