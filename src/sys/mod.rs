@@ -14,6 +14,8 @@ pub mod key;
 pub mod layout;
 mod lookup;
 pub mod lsm;
+#[cfg(all(target_arch = "x86_64", target_env = "musl"))]
+mod memory;
 pub mod mount;
 pub mod net;
 pub mod process;
