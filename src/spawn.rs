@@ -299,7 +299,7 @@ pub fn begin(store: &Store, request: &Request, plan: &Plan) -> Result<Begun> {
         oci_version: spec.version().clone(),
         id: request.id.clone(),
         pid: 0,
-        start_time: 0,
+        start_time: None,
         pidfd_inode: None,
         of_this_boot: true,
         bundle: request.bundle.dir.clone(),
@@ -594,7 +594,7 @@ impl Launch<'_> {
             keep_filter(self.plan, guard.dir()?, container)?;
         }
         if let Some((_, pidfd)) = &guard.child {
-            container.set_init(pid, pidfd.as_fd())?;
+            container.set_init(guard.dir()?, pid, pidfd.as_fd())?;
         }
         guard.dir()?.write(container)?;
         if self.plan.runtime_hooks {

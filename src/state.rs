@@ -55,8 +55,9 @@ pub struct State {
     pub id: String,
     /// Init process in the runtime's pid namespace; 0 until it exists.
     pub pid: i32,
-    /// Its start time (proc_pid_stat(5) field 22), against reuse of the pid.
-    pub start_time: u64,
+    /// Its start time (proc_pid_stat(5) field 22), against reuse of the pid; nothing where the next field says it all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_time: Option<u64>,
     /// The inode of its pidfd, which no other process has between two boots (pidfs, Linux 6.9); the start time alone
     /// counts in hundredths of a second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -307,6 +308,11 @@ impl Dir {
         self.fd.as_fd()
     }
 
+    /// Does it lie on a tmpfs, so that nothing in it is from before the last boot?
+    fn is_of_this_boot(&self) -> bool {
+        fstatfs(&self.fd).is_ok_and(|stat| stat.filesystem_type() == TMPFS_MAGIC)
+    }
+
     /// Has somebody else removed it, whatever stands in its place now?
     pub fn is_gone(&self) -> bool {
         fstat(&self.fd).is_ok_and(|stat| stat.st_nlink == 0)
@@ -378,10 +384,7 @@ impl Dir {
     /// Reads state.json.
     pub fn read(&self) -> Result<State> {
         match self.get(FILE) {
-            Ok(text) => {
-                let filesystem = fstatfs(&self.fd).map(|stat| stat.filesystem_type());
-                Ok(State { of_this_boot: filesystem == Ok(TMPFS_MAGIC), ..parse(&text)? })
-            }
+            Ok(text) => Ok(State { of_this_boot: self.is_of_this_boot(), ..parse(&text)? }),
             // A directory that a killed runtime left before it wrote anything.
             Err(Errno::ENOENT) => bail!(DOES_NOT_EXIST),
             Err(errno) => Err(errno).context("read state.json"),
@@ -413,7 +416,15 @@ impl Dir {
             }
             Err(errno) => return Err(errno).context("remove the state directory"),
         }
-        match unlinkat(&self.parent, self.name.as_c_str(), UnlinkatFlags::RemoveDir) {
+        let remove_dir = || unlinkat(&self.parent, self.name.as_c_str(), UnlinkatFlags::RemoveDir);
+        let removed = match remove_dir() {
+            // Most often the program for exec is all there is; to look for it takes longer.
+            Err(Errno::ENOTEMPTY) if unlinkat(&self.fd, SECCOMP, UnlinkatFlags::NoRemoveDir).is_ok() => {
+                remove_dir()
+            }
+            other => other,
+        };
+        match removed {
             Ok(()) | Err(Errno::ENOENT) => Ok(()),
             Err(Errno::ENOTEMPTY) => self.remove_rest(),
             Err(errno) => Err(errno).context("remove the state directory"),
@@ -466,11 +477,14 @@ impl Dir {
 }
 
 impl State {
-    /// Records who the init process is. What ended before anybody could look, and is not reaped, has start time 0.
-    pub fn set_init(&mut self, pid: i32, pidfd: BorrowedFd) -> Result<()> {
+    /// Records who the init process is, for a file in `dir`. What ended before anybody could look, and is not reaped, has no
+    /// start time.
+    pub fn set_init(&mut self, dir: &Dir, pid: i32, pidfd: BorrowedFd) -> Result<()> {
         self.pid = pid;
-        self.start_time = start_time(pid)?.unwrap_or(0);
         self.pidfd_inode = Some(process::pidfd_inode(pidfd).context("look at the init process")?);
+        // Reading it from procfs is 40 us.
+        let said = dir.is_of_this_boot() && process::is_on_pidfs(pidfd);
+        self.start_time = if said { None } else { start_time(pid)? };
         Ok(())
     }
 
@@ -495,7 +509,7 @@ impl State {
             }
         }
         match start_time(self.pid) {
-            Ok(Some(start_time)) if start_time == self.start_time => Ok(Some(pidfd)),
+            Ok(Some(start_time)) if Some(start_time) == self.start_time => Ok(Some(pidfd)),
             Ok(_) => Ok(None),
             Err(error) => Err(error),
         }
@@ -665,6 +679,33 @@ mod tests {
             ["", "(", ")", "(a) S", " (a) S 1", "77\u{fffd}(a) S 1", "77 )(", "77 (a)", "77 (a) ", "77 (a) S"]
         {
             assert!(parse_stat(text.as_bytes()).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_start_time_is_kept_where_an_inode_could_come_again() {
+        let own = std::process::id() as i32;
+        let pidfd = process::pidfd_open(own).unwrap();
+        for base in [std::env::temp_dir(), "/dev/shm".into(), env!("CARGO_MANIFEST_DIR").into()] {
+            let root = base.join(format!("naru-start-time-{own}"));
+            let Ok(dir) = Store::new(Some(&root)).unwrap().claim("c1") else {
+                println!("SKIP: no directory in {}", base.display());
+                continue;
+            };
+            let mut state = parse(include_bytes!("../fuzz/corpus/state/small")).unwrap();
+            state.set_init(&dir, own, pidfd.as_fd()).unwrap();
+            state.of_this_boot = dir.is_of_this_boot();
+            let said = state.of_this_boot && process::is_on_pidfs(pidfd.as_fd());
+            assert_eq!(state.start_time.is_none(), said, "{}", base.display());
+            assert!(state.init().unwrap().is_some());
+            let inode = state.pidfd_inode;
+            state.pidfd_inode = inode.map(|inode| inode + 1);
+            assert!(state.init().unwrap().is_none());
+            // After a reboot the inode may be another process's.
+            (state.pidfd_inode, state.of_this_boot, state.start_time) = (inode, false, Some(1));
+            assert!(state.init().unwrap().is_none());
+            dir.remove().unwrap();
+            std::fs::remove_dir(root).unwrap();
         }
     }
 

@@ -159,7 +159,7 @@ fn work(
             // Before the processes run on: a container that runs has a state.
             "post-restore" => {
                 let pidfd = external::restored(pid)?;
-                state.set_init(pid, pidfd.as_fd())?;
+                state.set_init(guard.dir()?, pid, pidfd.as_fd())?;
                 state.namespaces |= external::added_namespaces(pid);
                 guard.child = Some((pid, pidfd));
                 guard.dir()?.write(state)?;
