@@ -32,6 +32,8 @@ struct Stack(UnsafeCell<[u8; STACK_SIZE]>);
 // SAFETY: used by the one process that `network` starts, see `Ahead`.
 unsafe impl Sync for Stack {}
 
+// SAFETY: a section of zero pages like .bss, by the one other name that the compiler takes for one (hack/layout.ld).
+#[cfg_attr(not(any(test, fuzzing)), unsafe(link_section = ".llvm.linkonce.b.naru.stack"))]
 static STACK: Stack = Stack(UnsafeCell::new([0; STACK_SIZE]));
 
 /// A network namespace in the making. Dropped, it is waited for, and gone.
@@ -140,8 +142,7 @@ extern "C" fn make(_: *mut libc::c_void) -> libc::c_int {
     // SAFETY: no memory is passed.
     let made = unsafe { raw::call(libc::SYS_unshare, [libc::CLONE_NEWNET.into(), 0, 0, 0, 0]) };
     // Nobody has told the program to do so (runc and crun do it, too).
-    let made = made.and_then(|_| net::loopback_up());
-    let outcome = made.and_then(|()| raw::open(c"/proc/self/ns/net", libc::O_RDONLY));
+    let outcome = made.and_then(|_| net::loopback_up_and_namespace());
     OUTCOME.store(outcome.unwrap_or_else(|errno| -(errno as i32)), Ordering::SeqCst);
     0
 }

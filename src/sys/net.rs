@@ -1,13 +1,39 @@
 //! Network interfaces by ioctl; what needs more than a flag goes through rtnetlink (`net.rs` of the runtime).
 
 use super::{Result, raw};
+use std::os::fd::RawFd;
 
-/// Switches the loopback interface of this process's network namespace on. Asked through a local socket, because a
-/// kernel may have no IPv4. Uses neither errno nor the heap.
+/// The network namespace of a socket (Linux 4.9), linux/sockios.h.
+const SIOCGSKNS: libc::c_long = 0x894c;
+
+/// Switches the loopback interface of this process's network namespace on. Uses neither errno nor the heap.
 pub fn loopback_up() -> Result<()> {
+    with_socket(switch_loopback_on)
+}
+
+/// The same, and a descriptor of the namespace: what `/proc/self/ns/net` opens, without looking for it in procfs (15 us).
+pub fn loopback_up_and_namespace() -> Result<RawFd> {
+    with_socket(|socket| {
+        switch_loopback_on(socket)?;
+        // SAFETY: no memory is passed. The kernel makes the descriptor close-on-exec.
+        match unsafe { raw::call(libc::SYS_ioctl, [socket, SIOCGSKNS, 0, 0, 0]) } {
+            Ok(fd) => Ok(fd as RawFd),
+            Err(_) => raw::open(c"/proc/self/ns/net", libc::O_RDONLY),
+        }
+    })
+}
+
+/// A local socket, because a kernel may have no IPv4.
+fn with_socket<T>(ask: impl FnOnce(libc::c_long) -> Result<T>) -> Result<T> {
     let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC;
     // SAFETY: no memory is passed.
     let socket = unsafe { raw::call(libc::SYS_socket, [libc::AF_UNIX.into(), kind.into(), 0, 0, 0]) }?;
+    let answer = ask(socket);
+    raw::close(socket as RawFd);
+    answer
+}
+
+fn switch_loopback_on(socket: libc::c_long) -> Result<()> {
     // SAFETY: ifreq is plain data for which all zeroes is valid.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     request.ifr_name[0] = b'l' as _;
@@ -15,7 +41,5 @@ pub fn loopback_up() -> Result<()> {
     request.ifr_ifru.ifru_flags = libc::IFF_UP as _;
     let (flags, at) = (libc::SIOCSIFFLAGS as libc::c_long, &raw const request as libc::c_long);
     // SAFETY: SIOCSIFFLAGS reads one ifreq, which lives across the call.
-    let done = unsafe { raw::call(libc::SYS_ioctl, [socket, flags, at, 0, 0]) };
-    raw::close(socket as i32);
-    done.map(drop)
+    unsafe { raw::call(libc::SYS_ioctl, [socket, flags, at, 0, 0]) }.map(drop)
 }
