@@ -8,6 +8,8 @@
 pub mod ahead;
 pub mod alloc;
 pub mod bpf;
+#[cfg(all(target_env = "musl", not(any(test, fuzzing))))]
+mod clock;
 pub mod exe;
 pub mod fs;
 pub mod key;
