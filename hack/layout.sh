@@ -34,8 +34,8 @@ if [ "${1-}" != --inside ]; then
         for role in init parent; do
             echo "  .text.naru.$role : {"
             echo "    naru_${role}_start = .;"
-            # Assembly of the C library, which has no section of its own.
-            if [ $role = init ]; then printf '    *memcpy.lo(.text)\n    *memset.lo(.text)\n    *memmove.lo(.text)\n'; fi
+            # Assembly of the C library and its first instructions, which have no sections of their own.
+            if [ $role = init ]; then printf '    *.lo(.text)\n    *crt1.o(.text)\n'; fi
             awk '!seen[$0]++' "$tools/steps.out" | awk -v role=$role '
                 # v0 names hold a hash after each "Cs", places that depend on the length of hashes after each "B", and the
                 # crate that made the instance at the end.
@@ -49,9 +49,10 @@ if [ "${1-}" != --inside ]; then
                 }
                 $1 == "init" { init[$2] = 1 }
                 { if ($1 == role && (role == "init" || !($2 in init))) { name = pattern($2); print "    *(.text." name " .text.unlikely." name ")" } }' | awk '!seen[$0]++'
-            # Of functions with the same code the compiler keeps one, under the name of any of them.
+            # Of functions with the same code the compiler keeps one, under the name of any of them. The last two wait: step by
+            # step the program has ended before.
             if [ $role = parent ]; then
-                for name in 7raw_vec 5slice5index 5slice6concat 5sliceSR 5Write9write_str 9PartialEq2eq; do echo "    *(.text._R*$name*)"; done
+                for name in 7raw_vec 5slice5index 5slice6concat 5sliceSR 5Write9write_str 9PartialEq2eq 4poll4poll 7Signals4next; do echo "    *(.text._R*$name*)"; done
             fi
             echo "    naru_${role}_end = .;"
             echo '  }'
@@ -59,6 +60,8 @@ if [ "${1-}" != --inside ]; then
         # A panic ends the program where it is, so nobody reads the tables for unwinding: a fifteenth of the file.
         echo '  /DISCARD/ : { *(EXCLUDE_FILE(*crtbegin*.o *crtend*.o) .eh_frame) *(.gcc_except_table .gcc_except_table.*) }'
         echo '} INSERT BEFORE .text;'
+        # Behind the variables, so that these lie in one or two pages and what a start writes is one piece.
+        echo 'SECTIONS { .naru.bss : { *(.llvm.linkonce.b.naru.stack) *(.llvm.linkonce.b.naru.allocator) *(.llvm.linkonce.b.naru.kept) } } INSERT AFTER .bss;'
     } >"$tools/layout.ld"
     cp "$tools/layout.ld" "$repo/hack/layout.ld"
     say "written: hack/layout.ld ($(grep -c 'text\.' "$repo/hack/layout.ld") functions); build again to use it"

@@ -45,10 +45,6 @@ use nix::errno::Errno;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
 
-#[cfg(not(test))]
-#[global_allocator]
-static ALLOCATOR: sys::alloc::Allocator = sys::alloc::Allocator::new();
-
 /// What `main` of the C library calls. Returns the exit status.
 pub fn run_main(argv: &[OsString]) -> ExitCode {
     if let Err(errno) = first_fds::take_stock(argv) {
@@ -76,6 +72,10 @@ fn run(program: &str, global: &Global, command: Command, failure: u8) -> ExitCod
         Command::Exec(_) => "exec failed: ".to_owned(),
         _ => String::new(),
     };
+    // Before the frames of those that read a configuration.
+    if matches!(command, Command::Create(_) | Command::Run(_) | Command::Exec(_)) {
+        sys::layout::populate_stack();
+    }
     dispatch(global, command).unwrap_or_else(|error| {
         match error.downcast_ref::<explain::NotRun>() {
             // The program's own last word rather than the runtime's, as runc has it.

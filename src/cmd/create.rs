@@ -9,8 +9,8 @@ use crate::plan;
 use crate::spawn::{self, Request};
 use crate::state::{Store, check_id};
 use crate::sys::ahead::Ahead;
+use crate::sys::exe;
 use crate::sys::process;
-use crate::sys::{exe, layout};
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::SigSet;
 use std::os::fd::OwnedFd;
@@ -28,9 +28,7 @@ pub fn create(global: &Global, args: cli::Create) -> Result<ExitCode> {
 /// What `create` and `run` share: the bundle, the terminal's rules, the descriptors to hand on. `detached`: the
 /// runtime returns while the program lives.
 pub fn request(global: &Global, store: &Store, args: cli::Create, detached: bool) -> Result<Request> {
-    let unparsed = bundle::open(args.bundle.as_deref())?;
-    layout::populate_stack();
-    let mut bundle = unparsed.parse()?;
+    let mut bundle = bundle::open(args.bundle.as_deref())?.parse()?;
     let signal_mask = SigSet::thread_get_mask().context("read the signal mask")?;
     // Before anything is connected or made, because it may start the program anew.
     let sealed = match bundle.network.as_ref().and_then(Ahead::seal) {

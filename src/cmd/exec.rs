@@ -21,7 +21,7 @@ use crate::spawn;
 use crate::state::{self, Dir, State, Status, Store};
 use crate::sync::{Frame, Kind, Wire};
 use crate::sys::process::{Cloned, Ended};
-use crate::sys::{Errno, exe, fs, layout, process};
+use crate::sys::{Errno, exe, fs, process};
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime::{Capability, LinuxCapabilitiesBuilder, Process as SpecProcess, UserBuilder};
 use std::cell::OnceCell;
@@ -41,7 +41,6 @@ const JOINABLE: i32 = libc::CLONE_NEWNS
 
 /// Runs the process; in the foreground its exit status becomes naru's.
 pub fn exec(global: &Global, args: cli::Exec) -> Result<ExitCode> {
-    layout::populate_stack();
     // The first act, because it may start the program anew.
     let sealed = exe::prepare().and_then(|seal| {
         if let Some(seal) = &seal {

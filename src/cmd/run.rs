@@ -52,6 +52,8 @@ pub fn run(global: &Global, args: cli::Run) -> Result<ExitCode> {
         delete::destroy(started.dir, &started.state, true)?;
         return Err(error);
     }
+    #[cfg(not(test))]
+    crate::sys::layout::unmap_start();
     wait(started, signals, console, args.keep)
 }
 

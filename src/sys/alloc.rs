@@ -15,6 +15,7 @@
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::{Cell, UnsafeCell};
+use core::ops::Range;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -25,6 +26,8 @@ const CHUNK: usize = 1 << 20;
 /// Bytes asked from the kernel at once inside a region. Measured for the least (`state`) and the most (`create`): 32 KiB
 /// is best for both, 8 and 256 KiB cost 10 us more.
 const STEP: usize = 32 << 10;
+/// The same after a fork, when little is still to come.
+const STEP_FORKED: usize = 16 << 10;
 /// Larger blocks get a mapping of their own and give it back.
 const LARGEST: usize = 256 << 10;
 /// Every block's alignment, and the width of the small classes.
@@ -69,11 +72,26 @@ struct Arena {
     ready: *mut u8,
     /// End of the region.
     end: *mut u8,
+    /// Where the region begins.
+    begin: usize,
+    /// What of a region was in use at the last fork: blocks in there are not taken back.
+    shared: Range<usize>,
+    forked: bool,
 }
 
 impl Arena {
+    /// All zeroes: the program's lies in zero pages, which have no bytes in the file.
     const fn new() -> Arena {
-        Arena { free: [None; CLASSES], next: ptr::null_mut(), ready: ptr::null_mut(), end: ptr::null_mut() }
+        let null = ptr::null_mut();
+        Arena {
+            free: [None; CLASSES],
+            next: null,
+            ready: null,
+            end: null,
+            begin: 0,
+            shared: 0..0,
+            forked: false,
+        }
     }
 
     /// A block of the class, or null if the kernel has no memory.
@@ -100,6 +118,9 @@ impl Arena {
     /// `block` has the size of the class, came from an arena and is not used any more.
     #[inline]
     unsafe fn give(&mut self, block: *mut u8, class: usize) {
+        if self.shared.contains(&block.addr()) {
+            return;
+        }
         let block = block.cast::<Free>();
         // SAFETY: by contract the block is ours alone, at least ALIGN bytes long and aligned to ALIGN.
         unsafe { block.write(Free { next: self.free[class] }) };
@@ -122,20 +143,37 @@ impl Arena {
         true
     }
 
+    /// After a fork: goes on behind all that was made ready before. The first write to a page of that has to copy it, in both
+    /// processes, and be it only to take a block back.
+    fn leave_to_fork(&mut self) {
+        let behind = self.ready.addr().next_multiple_of(PAGE).min(self.end.addr());
+        self.next = self.next.with_addr(behind);
+        self.ready = self.next;
+        self.free = [None; CLASSES];
+        self.shared = self.begin..behind;
+        self.forked = true;
+    }
+
     /// Makes `size` bytes ready at `next`; what is left of a region too small for them is lost.
     #[cold]
     fn refill(&mut self, size: usize, first: impl FnOnce() -> *mut u8) -> bool {
         if self.end.addr() - self.next.addr() < size {
-            let (region, bytes) = match (self.end.is_null(), first()) {
-                (true, region) if !region.is_null() => (region, FIRST),
-                _ => (map(CHUNK), CHUNK),
+            // The beginning of the first region is there from the start of the program on.
+            let (region, ready, bytes) = match (self.end.is_null(), first()) {
+                (true, region) if !region.is_null() => (region, STEP, FIRST),
+                _ => (map(CHUNK), 0, CHUNK),
             };
             if region.is_null() {
                 return false;
             }
-            (self.next, self.ready, self.end) = (region, region, region.wrapping_add(bytes));
+            (self.next, self.ready, self.end) =
+                (region, region.wrapping_add(ready), region.wrapping_add(bytes));
+            self.begin = region.addr();
+            if size <= ready {
+                return true;
+            }
         }
-        let want = size.next_multiple_of(STEP);
+        let want = size.next_multiple_of(if self.forked { STEP_FORKED } else { STEP });
         let bytes = want.min(self.end.addr() - self.ready.addr());
         let start = self.ready.addr() & !(PAGE - 1);
         // SAFETY: the range lies inside a region of ours and holds no byte that would change; the kernel only makes
@@ -168,7 +206,8 @@ fn map(bytes: usize) -> *mut u8 {
     if at == libc::MAP_FAILED { ptr::null_mut() } else { at.cast() }
 }
 
-/// The allocator: see the head of this file.
+/// The allocator: see the head of this file. Its own fields lie right before the first region.
+#[repr(C)]
 pub struct Allocator {
     /// Token of the thread that owns `fast`; 0 before the first allocation.
     owner: AtomicUsize,
@@ -184,6 +223,25 @@ struct Region([u8; FIRST]);
 
 // SAFETY: `fast` and `first` are reached only by the thread whose token is in `owner`, `shared` only under `locked`.
 unsafe impl Sync for Allocator {}
+
+/// The program's.
+#[cfg(not(any(test, fuzzing)))]
+#[global_allocator]
+// SAFETY: a section of zero pages like .bss, by the one other name that the compiler takes for one (hack/layout.ld).
+#[unsafe(link_section = ".llvm.linkonce.b.naru.allocator")]
+static ALLOCATOR: Allocator = Allocator::new();
+
+/// To be called in both processes after a fork: from here on blocks come from pages that the two do not share.
+pub fn leave_to_fork() {
+    #[cfg(not(any(test, fuzzing)))]
+    ALLOCATOR.with(|arena, _| arena.leave_to_fork());
+}
+
+/// The end of what `layout::populate_memory` maps for the program's allocator.
+#[cfg(not(any(test, fuzzing)))]
+pub fn first_step_end() -> usize {
+    ALLOCATOR.first.get() as usize + STEP
+}
 
 /// A number no other living thread has.
 #[inline]
@@ -411,6 +469,21 @@ mod tests {
             }
         }
         blocks.into_iter().for_each(|block| block.free(&FROM));
+    }
+
+    #[test]
+    fn what_a_fork_shares_is_left_alone() {
+        static FROM: Allocator = Allocator::new();
+        let mut before: Vec<Block> = (1..120).map(|n| Block::new(&FROM, n * 16, 16, n as u8)).collect();
+        before.drain(..60).for_each(|block| block.free(&FROM));
+        let last = before.iter().map(|block| block.at.addr() + block.layout.size()).max().unwrap();
+        FROM.with(|arena, _| arena.leave_to_fork());
+        before.into_iter().for_each(|block| block.free(&FROM));
+        let after: Vec<Block> = (1..120).map(|n| Block::new(&FROM, n * 16, 16, n as u8)).collect();
+        assert!(after.iter().all(|block| block.at.addr() >= last.next_multiple_of(PAGE)));
+        let at: Vec<usize> = after.iter().map(|block| block.at.addr()).collect();
+        after.into_iter().for_each(|block| block.free(&FROM));
+        assert!(at.contains(&Block::new(&FROM, 160, 16, 1).at.addr()), "what is made after it is used again");
     }
 
     #[test]

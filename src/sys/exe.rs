@@ -114,15 +114,14 @@ impl Seal {
     /// Makes this process's executable unwritable, in place. For a process of one thread that no container can see yet.
     pub fn apply(&self) -> Result<()> {
         reseat(&self.file)?;
-        layout::populate_start();
+        layout::map_start();
         Ok(())
     }
 
-    /// The same in a forked child, whose code is mapped again at once.
+    /// The same in a forked child. Its code, which begins with the program, is mapped again by the first fault, with the 64 KiB
+    /// around.
     pub fn apply_in_child(&self) -> Result<()> {
-        reseat(&self.file)?;
-        layout::populate_init();
-        Ok(())
+        reseat(&self.file)
     }
 
     /// Attaches the mount in the old root of a forked child's own mount namespace, from where nothing reaches the host
@@ -216,7 +215,7 @@ fn reseat(file: &OwnedFd) -> Result<()> {
             (map.start_code, map.end_code) = (start as u64, end as u64);
         }
         if header.p_flags & libc::PF_W == 0 {
-            remap(start, length, protection, file.as_raw_fd(), offset)?;
+            remap(start, length, protection, 0, file.as_raw_fd(), offset)?;
         } else {
             (map.start_data, map.end_data) = (start as u64, end as u64);
             if length > DATA_MAX {
@@ -227,7 +226,9 @@ fn reseat(file: &OwnedFd) -> Result<()> {
             // mapped whole). `KEPT` is large enough, page-aligned and zero in the file, so it lies behind that range.
             // Nothing else runs in this process, and nobody else uses `KEPT`.
             unsafe { std::ptr::copy_nonoverlapping(start as *const u8, copy, length) };
-            remap(start, length, protection | libc::PROT_WRITE, file.as_raw_fd(), offset)?;
+            // All of it is written next: no fault for each page.
+            let protection = protection | libc::PROT_WRITE;
+            remap(start, length, protection, libc::MAP_POPULATE, file.as_raw_fd(), offset)?;
             // SAFETY: the same range, just mapped writable; between the two calls nothing reads the globals in it.
             unsafe { std::ptr::copy_nonoverlapping(copy, start as *mut u8, length) };
         }
@@ -245,11 +246,13 @@ struct Kept(std::cell::UnsafeCell<[u8; DATA_MAX]>);
 // SAFETY: used by `reseat` alone, which runs in processes of one thread.
 unsafe impl Sync for Kept {}
 
+// SAFETY: a section of zero pages like .bss, by the one other name that the compiler takes for one (hack/layout.ld).
+#[cfg_attr(not(any(test, fuzzing)), unsafe(link_section = ".llvm.linkonce.b.naru.kept"))]
 static KEPT: Kept = Kept(std::cell::UnsafeCell::new([0; DATA_MAX]));
 
 /// mmap(2) over a range of this program with the same content.
-fn remap(start: usize, length: usize, protection: i32, file: RawFd, offset: usize) -> Result<()> {
-    let flags = libc::MAP_PRIVATE | libc::MAP_FIXED;
+fn remap(start: usize, length: usize, protection: i32, flags: i32, file: RawFd, offset: usize) -> Result<()> {
+    let flags = flags | libc::MAP_PRIVATE | libc::MAP_FIXED;
     // SAFETY: the range is a segment of this program, and it is replaced by the same bytes of the same file with the
     // same protection, so code goes on as before; written data is put back by the caller. By the raw call, because
     // the C library's wrapper may look at globals.

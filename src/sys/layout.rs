@@ -8,39 +8,70 @@ use super::check;
 
 unsafe extern "C" {
     static naru_init_start: u8;
-    static naru_init_end: u8;
     static naru_parent_end: u8;
+    #[cfg(not(any(test, fuzzing)))]
+    static __init_array_start: u8;
+    #[cfg(not(any(test, fuzzing)))]
+    static __bss_start: u8;
 }
 
-/// `MADV_POPULATE_READ`, `MADV_POPULATE_WRITE` (Linux 5.14).
-const POPULATE_READ: libc::c_int = 22;
+/// `MADV_POPULATE_WRITE` (Linux 5.14).
 const POPULATE_WRITE: libc::c_int = 23;
 const PAGE: usize = 4096;
 
-/// Maps the code of a container start, the runtime's and the init stage's.
-pub fn populate_start() {
-    populate(&raw const naru_init_start as usize, &raw const naru_parent_end as usize, POPULATE_READ);
+/// What a fault brings in at once, bytes, and where such a piece begins: fault_around_bytes, unless somebody has changed it.
+const AROUND: usize = 64 << 10;
+
+/// Maps the code of a container start, the runtime's and the init stage's: a fault each 64 KiB. Populating it takes twice as long,
+/// because the kernel then looks at every page.
+pub fn map_start() {
+    let start = &raw const naru_init_start as usize & !(AROUND - 1);
+    for at in (start..&raw const naru_parent_end as usize).step_by(AROUND) {
+        // SAFETY: the program's own first bytes, mapped for reading for the whole run, or code behind them.
+        unsafe { (at as *const u8).read_volatile() };
+    }
 }
 
-/// Maps the code of the init stage.
-pub fn populate_init() {
-    populate(&raw const naru_init_start as usize, &raw const naru_init_end as usize, POPULATE_READ);
+/// Maps the first zero pages: all variables, and what the allocator gives out first.
+#[cfg(not(any(test, fuzzing)))]
+pub fn populate_memory() {
+    populate(&raw const __bss_start as usize, super::alloc::first_step_end());
 }
+
+/// What reading a configuration and planning a start take of the stack, bytes.
+const STACK: usize = 40 << 10;
 
 /// Maps the stack below the caller that reading a configuration and planning a start need. A fault for each page would
 /// cost four times as much.
 pub fn populate_stack() {
-    const STACK: usize = 24 << 10;
     let local = 0u8;
     let stack = &raw const local as usize;
-    populate(stack - STACK, stack, POPULATE_WRITE);
+    populate(stack - STACK, stack);
+}
+
+/// Gives back what only a start needs, before a command waits: its code, and the stack below the caller. It would be taken down
+/// when the process ends, which somebody waits for.
+#[cfg(not(any(test, fuzzing)))]
+pub fn unmap_start() {
+    let code = (&raw const naru_init_start as usize & !(AROUND - 1)) + AROUND;
+    unmap(code, &raw const __init_array_start as usize);
+    let local = 0u8;
+    // The red zone, and the frames of the calls to come.
+    unmap(&raw const local as usize - STACK, &raw const local as usize - PAGE);
+}
+
+#[cfg(not(any(test, fuzzing)))]
+fn unmap(start: usize, end: usize) {
+    let (start, end) = (start.next_multiple_of(PAGE), end & !(PAGE - 1));
+    // SAFETY: code and constants are read from the file again when they are needed, and nothing lives below the stack's end.
+    let _ = unsafe { libc::syscall(libc::SYS_madvise, start, end - start, libc::MADV_DONTNEED) };
 }
 
 /// Pages are mapped as they are needed anyway: an error (an older kernel, a range that is not mapped) costs only time.
-fn populate(start: usize, end: usize, advice: libc::c_int) {
+fn populate(start: usize, end: usize) {
     let start = start & !(PAGE - 1);
     if end > start {
-        // SAFETY: populating reads or write-faults mapped pages and changes no content; what is not mapped is refused.
-        let _ = check(unsafe { libc::syscall(libc::SYS_madvise, start, end - start, advice) });
+        // SAFETY: populating write-faults mapped pages and changes no content; what is not mapped is refused.
+        let _ = check(unsafe { libc::syscall(libc::SYS_madvise, start, end - start, POPULATE_WRITE) });
     }
 }

@@ -44,6 +44,7 @@ pub fn clone3(flags: u64, cgroup: Option<BorrowedFd>) -> Result<Cloned> {
             Err(Errno::ENOSYS | Errno::EPERM) => clone2(flags, cgroup, &mut pidfd),
             other => other,
         }?;
+    super::alloc::leave_to_fork();
     if pid == 0 {
         return Ok(Cloned::Child);
     }
