@@ -25,9 +25,9 @@ const AROUND: usize = 64 << 10;
 /// Maps the code of a container start, the runtime's and the init stage's: a fault each 64 KiB. Populating it takes twice as long,
 /// because the kernel then looks at every page.
 pub fn map_start() {
-    let start = &raw const naru_init_start as usize & !(AROUND - 1);
-    for at in (start..&raw const naru_parent_end as usize).step_by(AROUND) {
-        // SAFETY: the program's own first bytes, mapped for reading for the whole run, or code behind them.
+    let (start, end) = (&raw const naru_init_start as usize, &raw const naru_parent_end as usize);
+    for at in (start..end).step_by(AROUND).chain([end - 1]) {
+        // SAFETY: the program's own code, mapped for reading for the whole run.
         unsafe { (at as *const u8).read_volatile() };
     }
 }
