@@ -84,6 +84,11 @@ impl Snapshot {
         self.sections[2] == other.sections[2] && self.sections[6] == other.sections[6]
     }
 
+    /// Whether both saw the same but for keys.
+    pub fn differs_by_keys(&self, other: &Self) -> bool {
+        self.sections[..6] == other.sections[..6] && self.sections[7..] == other.sections[7..]
+    }
+
     /// Whether there is any key.
     pub fn has_keys(&self) -> bool {
         !self.sections[6].is_empty()
