@@ -53,7 +53,7 @@ const DENSE: usize = 1024;
 /// What one architecture makes of the rules.
 struct Calls {
     /// By number without base.
-    dense: Box<[Verdict; DENSE]>,
+    dense: Vec<Verdict>,
     /// How many of them may differ from the default.
     len: u32,
     /// Numbers beyond (ARM's private calls).
@@ -128,7 +128,8 @@ fn push(spans: &mut Vec<Span>, start: u32, verdict: Verdict) {
 fn calls(rules: &Rules, arch: &Arch, choices: &mut Choices) -> Calls {
     let default = Verdict::Ret(rules.default);
     let mut calls = Calls {
-        dense: Box::new([default; DENSE]),
+        // Not in a box, which would be filled on the stack.
+        dense: vec![default; DENSE],
         len: 0,
         sparse: Vec::new(),
         beyond: default,
