@@ -7,7 +7,7 @@ use crate::exit::ExitCode;
 use crate::signals::Signals;
 use crate::spawn::{self, Started};
 use crate::state::Store;
-use crate::sys::process;
+use crate::sys::{layout, process};
 use anyhow::{Context, Result, bail};
 use std::os::fd::AsFd;
 
@@ -52,8 +52,7 @@ pub fn run(global: &Global, args: cli::Run) -> Result<ExitCode> {
         delete::destroy(started.dir, &started.state, true)?;
         return Err(error);
     }
-    #[cfg(not(test))]
-    crate::sys::layout::unmap_start();
+    layout::unmap_start();
     wait(started, signals, console, args.keep)
 }
 

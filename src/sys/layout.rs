@@ -51,13 +51,15 @@ pub fn populate_stack() {
 
 /// Gives back what only a start needs, before a command waits: its code, and the stack below the caller. It would be taken down
 /// when the process ends, which somebody waits for.
-#[cfg(not(any(test, fuzzing)))]
 pub fn unmap_start() {
-    let code = (&raw const naru_init_start as usize & !(AROUND - 1)) + AROUND;
-    unmap(code, &raw const __init_array_start as usize);
-    let local = 0u8;
-    // The red zone, and the frames of the calls to come.
-    unmap(&raw const local as usize - STACK, &raw const local as usize - PAGE);
+    #[cfg(not(any(test, fuzzing)))]
+    {
+        let code = (&raw const naru_init_start as usize & !(AROUND - 1)) + AROUND;
+        unmap(code, &raw const __init_array_start as usize);
+        let local = 0u8;
+        // The red zone, and the frames of the calls to come.
+        unmap(&raw const local as usize - STACK, &raw const local as usize - PAGE);
+    }
 }
 
 #[cfg(not(any(test, fuzzing)))]

@@ -18,7 +18,7 @@ pub fn run(data: &[u8]) {
                 let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
                 assert_eq!(serde_json::from_slice(&data[range]).ok().as_ref(), profile);
             }
-            whole(spec);
+            whole(*spec);
         }
         Err(error) => {
             let text = format!("{error:#}");

@@ -104,32 +104,32 @@ fn interpret(program: &[Insn], kind: Kind, major: u32, minor: u32, access: u8) -
     };
     let context = [u32::from(access) << 16 | word, major, minor];
     let mut registers = [None::<u64>; 11];
-    let mut at = 0;
-    loop {
-        let insn = program[at];
+    for insn in program {
         let (to, from) = (usize::from(insn.regs & 0xf), usize::from(insn.regs >> 4));
         let read = |register: usize| registers[register].expect("a register that was written");
-        at += 1;
-        match insn.code {
+        let immediate = insn.imm as i64 as u64;
+        registers[to] = Some(match insn.code {
             0x61 => {
                 assert_eq!((from, insn.off % 4), (1, 0));
-                registers[to] = Some(context[insn.off as usize / 4].into());
+                context[insn.off as usize / 4].into()
             }
-            0xb7 => registers[to] = Some(insn.imm as i64 as u64),
-            0xbf => registers[to] = Some(read(from)),
-            0x67 => registers[to] = Some(read(to) << insn.imm),
-            0x4f => registers[to] = Some(read(to) | read(from)),
-            0x05 => at += jump(insn),
-            0x45 if read(to) & insn.imm as i64 as u64 != 0 => at += jump(insn),
-            0x16 if read(to) as u32 == insn.imm as u32 => at += jump(insn),
-            0x45 | 0x16 => {}
-            0x95 => return read(0) != 0,
+            0xb7 => immediate,
+            0xbf => read(from),
+            0x67 => read(to) << insn.imm,
+            0x77 => read(to) >> insn.imm,
+            0x4f => read(to) | read(from),
+            0x57 => read(to) & immediate,
+            0x5f => read(to) & read(from),
+            0x07 => read(to).wrapping_add(immediate),
+            0x87 => read(to).wrapping_neg(),
+            0xa4 => u64::from(read(to) as u32 ^ insn.imm as u32),
+            0xa7 => read(to) ^ immediate,
+            0x95 => {
+                assert!(read(0) <= 1);
+                return read(0) == 1;
+            }
             other => panic!("instruction {other:#x}"),
-        }
+        });
     }
-}
-
-/// Only forwards.
-fn jump(insn: Insn) -> usize {
-    usize::try_from(insn.off).expect("no way back")
+    panic!("no exit")
 }
