@@ -477,14 +477,14 @@ impl Dir {
 }
 
 impl State {
-    /// Records who the init process is, for a file in `dir`. What ended before anybody could look, and is not reaped, has no
-    /// start time.
+    /// Records who the init process is, for a file in `dir`. What ended before anybody could look, and is not reaped, has start
+    /// time 0.
     pub fn set_init(&mut self, dir: &Dir, pid: i32, pidfd: BorrowedFd) -> Result<()> {
         self.pid = pid;
         self.pidfd_inode = Some(process::pidfd_inode(pidfd).context("look at the init process")?);
         // Reading it from procfs is 40 us.
         let said = dir.is_of_this_boot() && process::is_on_pidfs(pidfd);
-        self.start_time = if said { None } else { start_time(pid)? };
+        self.start_time = if said { None } else { Some(start_time(pid)?.unwrap_or(0)) };
         Ok(())
     }
 
@@ -503,8 +503,8 @@ impl State {
             if process::pidfd_inode(pidfd.as_fd()).context("look at the init process")? != recorded {
                 return Ok(None);
             }
-            // Nobody else can have that one, so the start time says nothing more.
-            if self.of_this_boot && process::is_on_pidfs(pidfd.as_fd()) {
+            // Nobody else can have that one, so the start time says nothing more, and may not have been asked for.
+            if self.start_time.is_none() || self.of_this_boot && process::is_on_pidfs(pidfd.as_fd()) {
                 return Ok((!process::has_ended(pidfd.as_fd())).then_some(pidfd));
             }
         }
@@ -697,6 +697,9 @@ mod tests {
             state.of_this_boot = dir.is_of_this_boot();
             let said = state.of_this_boot && process::is_on_pidfs(pidfd.as_fd());
             assert_eq!(state.start_time.is_none(), said, "{}", base.display());
+            assert!(state.init().unwrap().is_some());
+            // Where that cannot be found out again.
+            state.of_this_boot = false;
             assert!(state.init().unwrap().is_some());
             let inode = state.pidfd_inode;
             state.pidfd_inode = inode.map(|inode| inode + 1);
