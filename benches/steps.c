@@ -4,7 +4,8 @@
  *
  * SYMBOLS is the output of `nm -n` for CMD, a program that is not position independent. Appends to OUT a line
  * `ROLE NAME` for each function, in the order in which they are first executed: `init` in every process that comes of CMD, until it executes another program,
- * `parent` in CMD itself. Used by hack/layout.sh.
+ * `parent` in CMD itself, and `wait` there once it has called the function that gives the code of a start back. Used by
+ * hack/layout.sh.
  *
  * Exit status: that of CMD, 125 when it cannot be traced. */
 #define _GNU_SOURCE
@@ -18,14 +19,17 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { PARENT, INIT, ROLES };
-static const char *const role_name[ROLES] = {"parent", "init"};
+enum { PARENT, INIT, WAIT, ROLES };
+static const char *const role_name[ROLES] = {"parent", "init", "wait"};
+/* Part of the name of that function. */
+static const char given_back[] = "unmap_start";
 
 struct symbol {
     unsigned long address;
     char *name;
     /* When it was first executed, from 1; 0 is never. */
     unsigned used[ROLES];
+    int gives_back;
 };
 static struct symbol *symbols;
 static size_t count;
@@ -51,15 +55,17 @@ static void read_symbols(const char *path)
             continue;
         if (count == have && !(symbols = realloc(symbols, (have = have * 2 + 1024) * sizeof *symbols)))
             die("realloc");
-        symbols[count++] = (struct symbol){.address = address, .name = strdup(name)};
+        symbols[count++] =
+            (struct symbol){.address = address, .name = strdup(name), .gives_back = strstr(name, given_back) != NULL};
     }
     free(line);
     fclose(in);
 }
 
-/* The last symbol at or below the address; several may share it. */
-static void mark(unsigned long address, int role)
+/* The last symbol at or below the address; several may share it. True: it gives code back. */
+static int mark(unsigned long address, int role)
 {
+    int gives_back = 0;
     size_t low = 0, high = count;
     while (low < high) {
         size_t middle = (low + high) / 2;
@@ -69,10 +75,13 @@ static void mark(unsigned long address, int role)
             high = middle;
     }
     if (low == 0 || address > symbols[count - 1].address + 65536)
-        return;
-    for (size_t at = low; at-- > 0 && symbols[at].address == symbols[low - 1].address;)
+        return 0;
+    for (size_t at = low; at-- > 0 && symbols[at].address == symbols[low - 1].address;) {
+        gives_back |= symbols[at].gives_back;
         if (!symbols[at].used[role])
             symbols[at].used[role] = ++executed;
+    }
+    return gives_back;
 }
 
 static int role_of_order;
@@ -101,7 +110,7 @@ int main(int argc, char **argv)
     }
     pid_t left[64];
     size_t lefts = 0;
-    int status, result = 125;
+    int status, result = 125, own = PARENT;
     if (command < 0 || waitpid(command, &status, 0) != command || !WIFSTOPPED(status))
         die(argv[3]);
     long options = PTRACE_O_TRACECLONE | PTRACE_O_TRACEFORK | PTRACE_O_TRACEEXEC;
@@ -134,7 +143,8 @@ int main(int argc, char **argv)
         }
         struct user_regs_struct registers;
         if (ptrace(PTRACE_GETREGS, pid, 0, &registers) == 0)
-            mark(registers.rip, pid == command ? PARENT : INIT);
+            if (mark(registers.rip, pid == command ? own : INIT) && pid == command)
+                own = WAIT;
         int deliver = event || signal == SIGTRAP || signal == SIGSTOP ? 0 : signal;
         ptrace(PTRACE_SINGLESTEP, pid, 0, deliver);
     }

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Rewrites hack/layout.ld: which functions the linker puts next to each other, because starting a container executes
 # them. Builds naru with its symbols, steps through the commands (benches/steps.c, x86-64) and writes down what they
-# touched, in the order of the first touch: what the init stage does, then what only the runtime does. Needs root, a C compiler and binutils.
+# touched, in the order of the first touch: what a run still does when its program has started, what the init stage does, what
+# only the runtime does. Needs root, a C compiler and binutils.
 #
 #   hack/layout.sh [--again]
 #
@@ -31,12 +32,13 @@ if [ "${1-}" != --inside ]; then
     {
         echo '/* Written by hack/layout.sh: the functions that a container start executes, next to each other. */'
         echo 'SECTIONS {'
-        for role in init parent; do
+        for role in wait init parent; do
             echo "  .text.naru.$role : {"
             echo "    naru_${role}_start = .;"
             # Assembly of the C library and its first instructions, which have no sections of their own.
             if [ $role = init ]; then printf '    *.lo(.text)\n    *crt1.o(.text)\n'; fi
-            awk '!seen[$0]++' "$tools/steps.out" | awk -v role=$role '
+            # The first command is a run of the default spec: what comes with the second is not for every start.
+            awk '$2 == "_start" && ++starts == 2 { print "more" } !seen[$0]++' "$tools/steps.out" | awk -v role=$role '
                 # v0 names hold a hash after each "Cs", places that depend on the length of hashes after each "B", and the
                 # crate that made the instance at the end.
                 function pattern(name) {
@@ -47,12 +49,17 @@ if [ "${1-}" != --inside ]; then
                     sub(/17h[0-9a-f]+E$/, "17h*E", name)
                     return name
                 }
+                $1 == "more" && role == "parent" { print "    naru_run_end = .;" }
                 $1 == "init" { init[$2] = 1 }
-                { if ($1 == role && (role == "init" || !($2 in init))) { name = pattern($2); print "    *(.text." name " .text.unlikely." name ")" } }' | awk '!seen[$0]++'
-            # Of functions with the same code the compiler keeps one, under the name of any of them. The last two wait: step by
-            # step the program has ended before.
+                { if ($1 == role && (role != "parent" || !($2 in init))) { name = pattern($2); print "    *(.text." name " .text.unlikely." name ")" } }' | awk '!seen[$0]++'
+            # These wait: step by step the program has ended before.
+            if [ $role = wait ]; then
+                for name in 4poll4poll 7Signals4next; do echo "    *(.text._R*$name*)"; done
+                echo '    *(.text.poll .text.read)'
+            fi
+            # Of functions with the same code the compiler keeps one, under the name of any of them.
             if [ $role = parent ]; then
-                for name in 7raw_vec 5slice5index 5slice6concat 5sliceSR 5Write9write_str 9PartialEq2eq 4poll4poll 7Signals4next; do echo "    *(.text._R*$name*)"; done
+                for name in 7raw_vec 5slice5index 5slice6concat 5sliceSR 5Write9write_str 9PartialEq2eq; do echo "    *(.text._R*$name*)"; done
             fi
             echo "    naru_${role}_end = .;"
             echo '  }'

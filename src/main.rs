@@ -72,6 +72,10 @@ fn run(program: &str, global: &Global, command: Command, failure: u8) -> ExitCod
         Command::Exec(_) => "exec failed: ".to_owned(),
         _ => String::new(),
     };
+    if !matches!(command, Command::Exec(_)) {
+        // The code of exec is replaced as its first act.
+        sys::layout::map_start();
+    }
     // Before the frames of those that read a configuration.
     if matches!(command, Command::Create(_) | Command::Run(_) | Command::Exec(_)) {
         sys::layout::populate_stack();

@@ -21,7 +21,7 @@ use crate::spawn;
 use crate::state::{self, Dir, State, Status, Store};
 use crate::sync::{Frame, Kind, Wire};
 use crate::sys::process::{Cloned, Ended};
-use crate::sys::{Errno, exe, fs, process};
+use crate::sys::{Errno, exe, fs, layout, process};
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime::{Capability, LinuxCapabilitiesBuilder, Process as SpecProcess, UserBuilder};
 use std::cell::OnceCell;
@@ -43,8 +43,9 @@ const JOINABLE: i32 = libc::CLONE_NEWNS
 pub fn exec(global: &Global, args: cli::Exec) -> Result<ExitCode> {
     // The first act, because it may start the program anew.
     let sealed = exe::prepare().and_then(|seal| {
-        if let Some(seal) = &seal {
-            seal.apply()?;
+        match &seal {
+            Some(seal) => seal.apply()?,
+            None => layout::map_start(),
         }
         Ok(seal)
     });

@@ -15,7 +15,6 @@ static ARGC: AtomicUsize = AtomicUsize::new(0);
 extern "C" fn main(argc: libc::c_int, argv: *const *const libc::c_char) -> libc::c_int {
     ARGC.store(argc.max(0) as usize, Ordering::Relaxed);
     ARGV.store(argv.cast_mut(), Ordering::Relaxed);
-    super::layout::map_start();
     super::layout::populate_memory();
     if open_missing_stdio().is_err() {
         return 1;
