@@ -4,6 +4,7 @@
 //! what the host has.
 
 use super::{Hierarchy, Outcome, mounts, path};
+use crate::plan::Plan;
 use crate::plan::mounts::{Mount, Parameter};
 use crate::sync::{At, Step};
 use crate::sys::mount::{self, MountAttr, attr};
@@ -15,24 +16,28 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 /// cgroup v2. Mounting cgroup2 in the runtime's own cgroup namespace costs a grace period and shows the same tree as a
 /// copy of the host's mount, so the copy is taken there.
 pub fn unified(
+    plan: &Plan,
     entry: &Mount,
     own: &CStr,
     own_namespace: bool,
     parameters: &[Parameter],
     root: BorrowedFd,
-) -> Outcome<OwnedFd> {
+) -> Outcome<Option<OwnedFd>> {
     let index = entry.index;
     let (target, _) = path::make_dir(root, &entry.destination).at_index(Step::MountTarget, index)?;
     let made = if own_namespace {
+        if mounts::at_once(plan, entry, c"cgroup2", c"cgroup", parameters.iter(), target.as_fd()) {
+            return Ok(None);
+        }
         match mounts::make(index, c"cgroup2", c"cgroup", parameters.iter(), entry.attr.set) {
             // Where the tree may not be mounted again, the container's own directory shows the same.
             Err(failure) if matches!(failure.errno, Errno::EBUSY | Errno::EPERM) => copy(own, &entry.attr),
-            made => return mounts::finish(entry, made?, target),
+            made => return mounts::finish(entry, made?, target).map(Some),
         }
     } else {
         copy(c"/sys/fs/cgroup", &entry.attr)
     };
-    mounts::finish(entry, made.at_index(Step::Mount, index)?, target)
+    mounts::finish(entry, made.at_index(Step::Mount, index)?, target).map(Some)
 }
 
 /// Type `cgroup2` on a host with v1: the tree of v2 beside the others, as any filesystem.

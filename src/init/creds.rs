@@ -92,7 +92,10 @@ pub fn enter_cwd(init: &Process, make: bool) -> Outcome<bool> {
         }
         Err(errno) => return Err(errno).at(Step::Cwd),
     }
-    check_cwd()?;
+    // The root itself cannot be outside.
+    if init.cwd.as_c_str() != c"/" {
+        check_cwd()?;
+    }
     Ok(true)
 }
 

@@ -1,13 +1,13 @@
 //! Entering cgroups, namespaces and the session keyring; what this process is to the runtime and to others.
 
-use super::{Container, Outcome};
+use super::{Container, Outcome, mask};
 use crate::plan::Plan;
 use crate::plan::namespaces::Namespaces;
 use crate::plan::process::{Affinity, Process};
 use crate::sync::{At, Kind, Step};
 use crate::sys::{Errno, Result, fs, key, process};
 use std::ffi::CStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Default permissions of a session keyring (all for its possessor; view, read and link for its user) plus search for
 /// its user, without which a process that changes its user loses the keys (runc does the same).
@@ -142,11 +142,15 @@ pub fn loopback(namespaces: &Namespaces) -> Result<()> {
     }
 }
 
-/// Takes over the network namespace that the runtime has made meanwhile; once.
-pub fn network(child: &mut Container) -> Result<()> {
+/// Takes over the network namespace that the runtime has made meanwhile; once. What there is to cover in procfs is covered
+/// before, in the time until that comes.
+pub fn network(child: &mut Container, root: BorrowedFd) -> Outcome {
     let Some(runtime) = child.runtime.take() else { return Ok(()) };
-    child.wire.expect(Kind::NetworkReady)?;
-    process::setns(runtime.as_fd(), libc::CLONE_NEWNET)
+    if child.plan.masks_early {
+        mask::apply_early(child.plan, root, &mut child.covers)?;
+    }
+    child.wire.expect(Kind::NetworkReady).at(Step::NewNamespace)?;
+    process::setns(runtime.as_fd(), libc::CLONE_NEWNET).at(Step::NewNamespace)
 }
 
 /// A container that was never started ends by what usually ends a program, although its first process is not the program

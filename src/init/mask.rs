@@ -2,28 +2,75 @@
 //! one, because a mask that is not there is a hole (CVE-2025-31133).
 
 use super::{Outcome, mounts, path};
+use crate::plan::Plan;
 use crate::sync::{At, Step};
 use crate::sys::mount::{self, MountAttr, attr};
 use crate::sys::{Errno, Result, fs};
 use nix::sys::stat::fstat;
-use std::ffi::CString;
+use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// Covers files with /dev/null and directories with an empty read-only tmpfs, one instance for all of them: a
-/// superblock a mask contends on the kernel's shrinker lock at scale.
-pub fn mask(paths: &[CString], root: BorrowedFd) -> Outcome {
-    let mut null: Option<OwnedFd> = None;
-    let mut empty: Option<OwnedFd> = None;
-    for (index, path) in paths.iter().enumerate() {
-        let Some(target) = existing(root, path).at_index(Step::Mask, index)? else { continue };
-        if mounts::is_dir(target.as_fd()).at_index(Step::Mask, index)? {
-            cover_directory(&mut empty, target.as_fd())
-        } else {
-            cover_file(&mut null, root, target.as_fd())
-        }
-        .at_index(Step::Mask, index)?;
+/// What masks are made of, once there is one, and what was covered early.
+#[derive(Default)]
+pub struct Covers {
+    null: Option<OwnedFd>,
+    empty: Option<OwnedFd>,
+    /// For each masked path, then for each read-only one; empty before the early ones.
+    done: Vec<bool>,
+}
+
+/// Covers, among the masked and the read-only paths, what stands directly in procfs. A link waits: it may lead to what is not
+/// mounted yet.
+pub fn apply_early(plan: &Plan, root: BorrowedFd, covers: &mut Covers) -> Outcome {
+    for (path, step, index) in all(plan) {
+        let done = plan.covers_early(path)
+            && match fs::openat2(root, path, libc::O_PATH, 0, fs::IN_ROOT | libc::RESOLVE_NO_SYMLINKS) {
+                Err(Errno::ELOOP) => false,
+                target => cover(target, step, root, covers).at_index(step, index).map(|()| true)?,
+            };
+        covers.done.push(done);
     }
     Ok(())
+}
+
+/// Covers all that was not covered early.
+pub fn apply(plan: &Plan, root: BorrowedFd, covers: &mut Covers) -> Outcome {
+    for (at, (path, step, index)) in all(plan).enumerate() {
+        if covers.done.get(at) != Some(&true) {
+            cover(path::open(root, path), step, root, covers).at_index(step, index)?;
+        }
+    }
+    Ok(())
+}
+
+/// Masked paths, then read-only ones, with what an error is about.
+fn all(plan: &Plan) -> impl Iterator<Item = (&CStr, Step, usize)> {
+    let masked = plan.masked_paths.iter().enumerate();
+    let readonly = plan.readonly_paths.iter().enumerate();
+    masked
+        .map(|(index, path)| (path.as_c_str(), Step::Mask, index))
+        .chain(readonly.map(|(index, path)| (path.as_c_str(), Step::ReadonlyPath, index)))
+}
+
+fn cover(target: Result<OwnedFd>, step: Step, root: BorrowedFd, covers: &mut Covers) -> Result<()> {
+    let target = match target {
+        Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
+        target => target?,
+    };
+    match step {
+        Step::ReadonlyPath => make_readonly(target.as_fd()),
+        _ => mask(target.as_fd(), root, covers),
+    }
+}
+
+/// Covers a file with /dev/null and a directory with an empty read-only tmpfs, one instance for all of them: a
+/// superblock a mask contends on the kernel's shrinker lock at scale.
+fn mask(target: BorrowedFd, root: BorrowedFd, covers: &mut Covers) -> Result<()> {
+    if mounts::is_dir(target)? {
+        cover_directory(&mut covers.empty, target)
+    } else {
+        cover_file(&mut covers.null, root, target)
+    }
 }
 
 /// The first mask is the new tmpfs itself, the others are copies of it: a mount that is never attached would cost a
@@ -43,24 +90,11 @@ fn cover_file(null: &mut Option<OwnedFd>, root: BorrowedFd, target: BorrowedFd) 
     mount::attach(mount::clone_tree(source.as_fd(), c"", false)?.as_fd(), target)
 }
 
-/// Binds each path on itself, read-only; its other flags stay.
-pub fn make_readonly(paths: &[CString], root: BorrowedFd) -> Outcome {
-    for (index, path) in paths.iter().enumerate() {
-        let Some(target) = existing(root, path).at_index(Step::ReadonlyPath, index)? else { continue };
-        let tree = mount::clone_tree(target.as_fd(), c"", true).at_index(Step::ReadonlyPath, index)?;
-        let readonly = MountAttr { set: attr::RDONLY, ..Default::default() };
-        mount::set_attr(tree.as_fd(), &readonly, false).at_index(Step::ReadonlyPath, index)?;
-        mount::attach(tree.as_fd(), target.as_fd()).at_index(Step::ReadonlyPath, index)?;
-    }
-    Ok(())
-}
-
-fn existing(root: BorrowedFd, path: &std::ffi::CStr) -> Result<Option<OwnedFd>> {
-    match path::open(root, path) {
-        Ok(fd) => Ok(Some(fd)),
-        Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
-        Err(errno) => Err(errno),
-    }
+/// Binds the path on itself, read-only; its other flags stay.
+fn make_readonly(target: BorrowedFd) -> Result<()> {
+    let tree = mount::clone_tree(target, c"", true)?;
+    mount::set_attr(tree.as_fd(), &MountAttr { set: attr::RDONLY, ..Default::default() }, false)?;
+    mount::attach(tree.as_fd(), target)
 }
 
 fn empty_directory() -> Result<OwnedFd> {

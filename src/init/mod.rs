@@ -16,7 +16,7 @@ mod filter;
 mod gate;
 mod hook;
 mod label;
-mod mask;
+pub mod mask;
 pub mod middle;
 mod mounts;
 pub mod path;
@@ -71,8 +71,10 @@ pub struct Container<'a> {
     pub cgroups: Vec<OwnedFd>,
     /// The runtime has this process moved to its cgroup.
     pub moved: bool,
-    /// The container's own procfs once it is mounted, if settings can be written through it.
-    pub proc: Option<OwnedFd>,
+    /// The directory of settings in the container's own procfs once that is mounted, if they can be written through it.
+    pub settings: Option<OwnedFd>,
+    /// What masks are made of.
+    pub covers: mask::Covers,
     /// User namespaces with the mappings of mounts.
     pub idmaps: &'a source::Idmaps,
     /// How cgroup mounts look.
@@ -166,7 +168,7 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
     if !plan.devices_early {
         devices::make_all(plan, root.as_fd())?;
     }
-    enter::network(child).at(Step::NewNamespace)?;
+    enter::network(child, root.as_fd())?;
 
     // The runtime's hooks see the mounts done, the network namespace there and the old root still in place.
     if plan.runtime_hooks {
@@ -187,10 +189,9 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
     // After devices, terminal and hooks, which put files into them.
     mounts::make_readonly(readonly)?;
     // Writes to /proc/sys go before the masks make it read-only, through a procfs of our own (CVE-2025-52881).
-    root::sysctl(&plan.sysctl, child.proc.take())?;
-    // Masks are the last mounts: nothing may be mounted over them.
-    mask::mask(&plan.masked_paths, root.as_fd())?;
-    mask::make_readonly(&plan.readonly_paths, root.as_fd())?;
+    root::sysctl(&plan.sysctl, child.settings.take())?;
+    // Masks are the last mounts: nothing may be mounted over them. Those that nothing could be were made in `enter::network`.
+    mask::apply(plan, root.as_fd(), &mut child.covers)?;
     if let Some(name) = &plan.hostname {
         process::sethostname(name.as_bytes()).at(Step::Hostname)?;
     }

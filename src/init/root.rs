@@ -91,7 +91,7 @@ pub fn pivot(plan: &Plan, root: BorrowedFd) -> Result<()> {
     nix::unistd::chdir(c"/")?;
     if plan.root_readonly {
         super::creds::make_missing_cwd(&plan.process.cwd);
-        set_root_readonly()?;
+        mount::set_attr(root, &MountAttr { set: attr::RDONLY, ..Default::default() }, false)?;
     }
     if let Some(flags) = plan.root_propagation {
         mount::mount(None, c"/", None, flags, None)?;
@@ -174,31 +174,30 @@ fn hosts_proc() -> Result<OwnedFd> {
     if super::path::is_procfs(proc.as_fd())? { Ok(proc) } else { Err(Errno::ENODEV) }
 }
 
-fn set_root_readonly() -> Result<()> {
-    let root = fs::open(c"/", libc::O_PATH | libc::O_DIRECTORY, 0)?;
-    mount::set_attr(root.as_fd(), &MountAttr { set: attr::RDONLY, ..Default::default() }, false)
+/// The directory of settings in a procfs, through which they stay writable when a mount covers it.
+pub fn settings_of(proc: BorrowedFd) -> Result<OwnedFd> {
+    fs::openat2(proc, c"sys", libc::O_PATH | libc::O_DIRECTORY, 0, BENEATH)
 }
 
-/// Writes each setting through a procfs that nobody else can mount over (CVE-2025-52881): the container's own by the
-/// descriptor that made it, or one that is never attached, which costs a grace period more.
-pub fn sysctl(settings: &[(CString, CString)], proc: Option<OwnedFd>) -> Outcome {
+/// Writes each setting through a procfs that nobody else can mount over (CVE-2025-52881): the `directory` of the container's
+/// own, opened when that was made, or that of one that is never attached, which costs a grace period more.
+pub fn sysctl(settings: &[(CString, CString)], directory: Option<OwnedFd>) -> Outcome {
     if settings.is_empty() {
         return Ok(());
     }
-    let proc = match proc {
-        Some(proc) => proc,
+    let directory = match directory {
+        Some(directory) => Ok(directory),
         None => match own_proc() {
             // The pid namespace is one that the user namespace does not own: then the runtime's own procfs, which the
             // container has not touched, stands in. Settings are those of the writer's namespaces.
             Err(Errno::EPERM) => hosts_proc(),
             other => other,
         }
-        .at(Step::Sysctl)?,
-    };
-    let sys =
-        fs::openat2(proc.as_fd(), c"sys", libc::O_PATH | libc::O_DIRECTORY, 0, BENEATH).at(Step::Sysctl)?;
+        .and_then(|proc| settings_of(proc.as_fd())),
+    }
+    .at(Step::Sysctl)?;
     for (index, (name, value)) in settings.iter().enumerate() {
-        let file = fs::openat2(sys.as_fd(), name, libc::O_WRONLY | libc::O_NOFOLLOW, 0, BENEATH)
+        let file = fs::openat2(directory.as_fd(), name, libc::O_WRONLY | libc::O_NOFOLLOW, 0, BENEATH)
             .at_index(Step::Sysctl, index)?;
         fs::write_once(file.as_fd(), value.to_bytes()).at_index(Step::Sysctl, index)?;
     }

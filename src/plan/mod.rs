@@ -24,7 +24,7 @@ use namespaces::Namespaces;
 use net_devices::NetDevice;
 use oci_spec::runtime::{Hook, Spec};
 use process::Process;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -52,6 +52,11 @@ pub struct Plan {
     pub mount_order: Vec<usize>,
     /// The devices can be made before sysfs is mounted, while its network namespace is being made.
     pub devices_early: bool,
+    /// Paths below `/proc` can be masked before sysfs is mounted, while its network namespace is being made.
+    pub masks_early: bool,
+    /// No filesystem to be mounted has a file as its source or among its parameters, which could be named from the working
+    /// directory: see [`mounts::name_no_file`].
+    pub mounts_name_no_file: bool,
     /// Device nodes and links to make in `/dev`; absent when `/dev` is a bind mount.
     pub devices: Option<devices::Devices>,
     /// `linux.intelRdt`.
@@ -78,6 +83,17 @@ pub struct Plan {
     pub start_container: Vec<Hook>,
     /// The runtime runs prestart or createRuntime hooks while the init stage waits.
     pub runtime_hooks: bool,
+}
+
+impl Plan {
+    /// May this path be masked, or made read-only, while the network namespace is being made? Only a name directly in procfs:
+    /// what lies below some shows the namespaces of whoever looks, so that a mask would be on another's file. Nor a process.
+    pub fn covers_early(&self, path: &CStr) -> bool {
+        let is_common = |name: &[u8]| {
+            !matches!(name, b"" | b"." | b"..") && !name.contains(&b'/') && !name[0].is_ascii_digit()
+        };
+        self.masks_early && path.to_bytes().strip_prefix(b"/proc/").is_some_and(is_common)
+    }
 }
 
 /// Annotation by which Podman leaves a process the groups of whoever calls the runtime (`--group-add keep-groups`).
@@ -139,8 +155,22 @@ pub fn compile(spec: &Spec, id: &str, bundle: &Path, rootfs: &Path, options: Opt
     let mounts = mounts::compile(spec.mounts().as_deref().unwrap_or_default(), bundle, rootfs, &namespaces)?;
     let new_network = namespaces.network_by_runtime();
     let mount_order = mounts::order(&mounts, new_network);
+    let devices_early = new_network && mounts::leaves_dev_alone_from_sysfs(&mounts, &mount_order);
+    let create_container = list(hooks.and_then(|h| h.create_container().as_ref()));
+    #[allow(deprecated)]
+    let runtime_hooks = hooks.is_some_and(|h| {
+        !h.prestart().as_deref().unwrap_or_default().is_empty()
+            || !h.create_runtime().as_deref().unwrap_or_default().is_empty()
+    });
     Ok(Plan {
-        devices_early: new_network && mounts::leaves_dev_alone_from_sysfs(&mounts, &mount_order),
+        // A mask is made of the container's null device as it will be, and hooks may still change what is there.
+        masks_early: devices_early
+            && create_container.is_empty()
+            && !runtime_hooks
+            && !mounts.iter().any(|mount| mount.readonly_last)
+            && mounts::leaves_proc_alone_from_sysfs(&mounts, &mount_order),
+        devices_early,
+        mounts_name_no_file: mounts::name_no_file(&mounts),
         mount_order,
         mounts,
         maps,
@@ -177,13 +207,9 @@ pub fn compile(spec: &Spec, id: &str, bundle: &Path, rootfs: &Path, options: Opt
             }
             process
         },
-        create_container: list(hooks.and_then(|h| h.create_container().as_ref())),
+        create_container,
         start_container: list(hooks.and_then(|h| h.start_container().as_ref())),
-        #[allow(deprecated)]
-        runtime_hooks: hooks.is_some_and(|h| {
-            !h.prestart().as_deref().unwrap_or_default().is_empty()
-                || !h.create_runtime().as_deref().unwrap_or_default().is_empty()
-        }),
+        runtime_hooks,
         namespaces,
     })
 }
@@ -304,6 +330,34 @@ fn sysctl_path(key: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_directly_in_procfs_are_covered_early() {
+        let json = r#"{"ociVersion":"1.0.0","root":{"path":"rootfs"},"mounts":[{"destination":"/proc","type":"proc"},
+            {"destination":"/dev","type":"tmpfs"},{"destination":"/sys","type":"sysfs"}],"linux":{"namespaces":
+            [{"type":"mount"},{"type":"pid"},{"type":"network"}]}}"#;
+        let mut spec: Spec = serde_json::from_str(json).unwrap();
+        let compiled = |spec: &Spec| {
+            compile(spec, "c", Path::new("/b"), Path::new("/b/rootfs"), Options::default()).unwrap()
+        };
+        let plan = compiled(&spec);
+        for (path, early) in [
+            (c"/proc/keys", true),
+            (c"/proc/sys", true),
+            (c"/proc/sys/net", false),
+            (c"/proc/1", false),
+            (c"/proc/.", false),
+            (c"/proc/..", false),
+            (c"/proc/", false),
+            (c"/proc", false),
+            (c"/sys/firmware", false),
+        ] {
+            assert_eq!(plan.covers_early(path), early, "{path:?}");
+        }
+        let hook = serde_json::from_str(r#"{"createContainer":[{"path":"/x"}]}"#).unwrap();
+        spec.set_hooks(Some(hook));
+        assert!(!compiled(&spec).covers_early(c"/proc/keys"));
+    }
 
     #[test]
     fn sysctl_names_follow_their_first_separator() {

@@ -201,6 +201,60 @@ pub fn leaves_dev_alone_from_sysfs(mounts: &[Mount], order: &[usize]) -> bool {
     })
 }
 
+/// Filesystems that the kernel makes of nothing, whose source is but a word.
+const OF_NOTHING: [&[u8]; 5] = [b"proc", b"sysfs", b"tmpfs", b"devpts", b"mqueue"];
+/// Their parameters, and those of cgroup2, that neither name a file, as `pidns` of procfs does, nor are a flag of the superblock
+/// but `ro`.
+const PLAIN_PARAMETERS: [&[u8]; 19] = [
+    b"ro",
+    b"hidepid",
+    b"subset",
+    b"gid",
+    b"uid",
+    b"mode",
+    b"size",
+    b"nr_blocks",
+    b"nr_inodes",
+    b"huge",
+    b"mpol",
+    b"newinstance",
+    b"ptmxmode",
+    b"max",
+    b"nsdelegate",
+    b"favordynmods",
+    b"memory_localevents",
+    b"memory_recursiveprot",
+    b"context",
+];
+
+/// Has no filesystem of the list a file as its source or among its parameters?
+pub fn name_no_file(mounts: &[Mount]) -> bool {
+    let plain = |parameters: &[Parameter]| {
+        parameters.iter().all(|(key, _)| PLAIN_PARAMETERS.contains(&key.to_bytes()))
+    };
+    mounts.iter().all(|mount| match &mount.kind {
+        Kind::Filesystem(fs) => OF_NOTHING.contains(&fs.fstype.to_bytes()) && plain(&fs.parameters),
+        Kind::Cgroup { parameters, .. } => plain(parameters),
+        Kind::Remount(parameters) => parameters.as_deref().is_none_or(plain),
+        Kind::Bind(_) => true,
+    })
+}
+
+/// Is a procfs at `/proc` when a sysfs comes, at `/sys`, and from there on nothing but sysfs and cgroups below that? No link of
+/// the image leads those elsewhere.
+pub fn leaves_proc_alone_from_sysfs(mounts: &[Mount], order: &[usize]) -> bool {
+    let is = |mount: &Mount, fstype: &[u8]| matches!(&mount.kind, Kind::Filesystem(fs) if fs.fstype.to_bytes() == fstype);
+    let Some(sysfs) = order.iter().position(|&at| is(&mounts[at], b"sysfs")) else { return false };
+    let (before, after) = order.split_at(sysfs);
+    before.iter().any(|&at| is(&mounts[at], b"proc") && mounts[at].destination.as_c_str() == c"/proc")
+        && mounts[after[0]].destination.as_c_str() == c"/sys"
+        && after.iter().all(|&at| {
+            let destination = Path::new(OsStr::from_bytes(mounts[at].destination.to_bytes()));
+            destination.starts_with("/sys")
+                && (is(&mounts[at], b"sysfs") || matches!(mounts[at].kind, Kind::Cgroup { .. }))
+        })
+}
+
 fn compile_one(
     mount: &oci_spec::runtime::Mount,
     index: usize,
@@ -433,22 +487,61 @@ mod tests {
         assert_eq!((m.attr.set, m.attr.clear), (attr::RDONLY, BIND_ATTRS & !attr::RDONLY));
     }
 
+    /// Mounts by destination and type, or "bind".
+    fn list(entries: &[(&str, &str)]) -> Vec<Mount> {
+        let json: Vec<String> = entries
+            .iter()
+            .map(|(destination, kind)| match *kind {
+                "bind" => format!(r#"{{"destination":"{destination}","source":"/x","options":["bind"]}}"#),
+                _ => format!(r#"{{"destination":"{destination}","type":"{kind}","source":"x"}}"#),
+            })
+            .collect();
+        let mounts: Vec<oci_spec::runtime::Mount> =
+            serde_json::from_str(&format!("[{}]", json.join(","))).unwrap();
+        compile(&mounts, Path::new("/"), Path::new("/rootfs"), &Namespaces::default()).unwrap()
+    }
+
+    #[test]
+    fn procfs_is_left_alone_by_sysfs_and_cgroups_only() {
+        for (entries, alone) in [
+            (
+                &[("/proc", "proc"), ("/etc/x", "bind"), ("/sys", "sysfs"), ("/sys/fs/cgroup", "cgroup")][..],
+                true,
+            ),
+            (&[("/proc", "proc"), ("/sys", "sysfs")], true),
+            (&[("/proc", "proc"), ("/sys", "sysfs"), ("/etc/hosts", "bind")], false),
+            (&[("/proc", "proc"), ("/sys", "sysfs"), ("/cgroup", "cgroup")], false),
+            (&[("/proc", "proc"), ("/sys", "sysfs"), ("/sys/x", "tmpfs")], false),
+            (&[("/proc", "proc"), ("/else", "sysfs")], false),
+            (&[("/proc", "proc"), ("/sys/kernel", "sysfs"), ("/sys/fs/cgroup", "cgroup")], false),
+            (&[("/sys", "sysfs"), ("/proc", "proc")], false),
+            (&[("/other", "proc"), ("/sys", "sysfs")], false),
+            (&[("/proc", "proc")], false),
+        ] {
+            let mounts = list(entries);
+            let order: Vec<usize> = (0..mounts.len()).collect();
+            assert_eq!(leaves_proc_alone_from_sysfs(&mounts, &order), alone, "{entries:?}");
+        }
+    }
+
+    #[test]
+    fn filesystems_of_files_are_known() {
+        assert!(name_no_file(&list(&[
+            ("/proc", "proc"),
+            ("/x", "bind"),
+            ("/dev/pts", "devpts"),
+            ("/c", "cgroup")
+        ])));
+        assert!(!name_no_file(&list(&[("/proc", "proc"), ("/x", "overlay")])));
+        let with = |options: &str| {
+            one(&format!(r#"{{"destination":"/proc","type":"proc","options":[{options}]}}"#)).unwrap()
+        };
+        assert!(name_no_file(&[with(r#""nosuid","ro","hidepid=2""#)]));
+        assert!(!name_no_file(&[with(r#""pidns=x""#)]));
+    }
+
     #[test]
     fn only_plain_filesystems_overtake_sysfs() {
-        let list = |entries: &[(&str, &str)]| {
-            let json: Vec<String> = entries
-                .iter()
-                .map(|(destination, kind)| match *kind {
-                    "bind" => {
-                        format!(r#"{{"destination":"{destination}","source":"/x","options":["bind"]}}"#)
-                    }
-                    _ => format!(r#"{{"destination":"{destination}","type":"{kind}","source":"x"}}"#),
-                })
-                .collect();
-            let mounts: Vec<oci_spec::runtime::Mount> =
-                serde_json::from_str(&format!("[{}]", json.join(","))).unwrap();
-            compile(&mounts, Path::new("/"), Path::new("/rootfs"), &Namespaces::default()).unwrap()
-        };
         let docker = list(&[
             ("/proc", "proc"),
             ("/dev", "tmpfs"),

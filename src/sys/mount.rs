@@ -33,6 +33,8 @@ const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
 const FSCONFIG_CMD_RECONFIGURE: libc::c_uint = 7;
 const FSPICK_CLOEXEC: libc::c_uint = 1;
 const FSPICK_EMPTY_PATH: libc::c_uint = 8;
+/// Linux 5.10.
+const MS_NOSYMFOLLOW: libc::c_ulong = 256;
 
 fn owned(fd: libc::c_long) -> OwnedFd {
     // SAFETY: called only with a descriptor that the kernel has just returned to this process alone.
@@ -175,6 +177,23 @@ pub fn mount(
         libc::mount(pointer(source), target.as_ptr(), pointer(fstype), flags, pointer(data).cast())
     } as libc::c_long)
     .map(drop)
+}
+
+/// Attributes ([`attr`]) as the flags of mount(2); none where it does not know one.
+pub fn flags_for_mount(attrs: u64) -> Option<libc::c_ulong> {
+    const FLAGS: [(u64, libc::c_ulong); 8] = [
+        (attr::RDONLY, libc::MS_RDONLY),
+        (attr::NOSUID, libc::MS_NOSUID),
+        (attr::NODEV, libc::MS_NODEV),
+        (attr::NOEXEC, libc::MS_NOEXEC),
+        (attr::NOATIME, libc::MS_NOATIME),
+        (attr::STRICTATIME, libc::MS_STRICTATIME),
+        (attr::NODIRATIME, libc::MS_NODIRATIME),
+        (attr::NOSYMFOLLOW, MS_NOSYMFOLLOW),
+    ];
+    let known = FLAGS.iter().filter(|(attr, _)| attrs & attr != 0);
+    let (seen, flags) = known.fold((0, 0), |(seen, flags), (attr, flag)| (seen | attr, flags | flag));
+    (seen == attrs).then_some(flags)
 }
 
 /// umount2(path, MNT_DETACH).

@@ -13,6 +13,7 @@ tests!["paths":
     masked_directory_is_read_only,
     masked_missing_is_skipped,
     masked_in_proc_and_sys,
+    masked_of_namespaces,
     masked_through_a_link_stays_inside,
     masked_special_files,
     masked_twice deviates ["runc" = "mounts one over the other", "crun" = "mounts one over the other"],
@@ -71,6 +72,18 @@ fn masked_in_proc_and_sys(cx: &Cx) -> Result<()> {
         (&["cat", "/proc/interrupts"], "ok \"\""),
         (&["ls", "/sys/kernel"], "[]"),
         (&["create", "/sys/kernel/x", "x"], "EROFS"),
+    ])
+}
+
+/// A file of procfs that belongs to the container's own network namespace, which may be made after procfs was mounted.
+fn masked_of_namespaces(cx: &Cx) -> Result<()> {
+    let mut b = cx.bundle()?;
+    b.set("/linux/maskedPaths", json!(["/proc/sys/net/ipv4/ip_forward", "/proc/timer_list"]));
+    b.set("/linux/readonlyPaths", json!([]));
+    b.expect(&[
+        (&["cat", "/proc/sys/net/ipv4/ip_forward"], "ok \"\""),
+        (&["cat", "/proc/sys/net/ipv4/ip_default_ttl"], "ok \"64\\n\""),
+        (&["cat", "/proc/timer_list"], "ok \"\""),
     ])
 }
 
