@@ -418,8 +418,13 @@ impl Dir {
         }
         let remove_dir = || unlinkat(&self.parent, self.name.as_c_str(), UnlinkatFlags::RemoveDir);
         let removed = match remove_dir() {
-            // Most often the program for exec is all there is; to look for it takes longer.
-            Err(Errno::ENOTEMPTY) if unlinkat(&self.fd, SECCOMP, UnlinkatFlags::NoRemoveDir).is_ok() => {
+            // Mostly it is one of these. To look what there is takes a descriptor, which a start that failed for want of them
+            // has not, as long as the process beside it is at work.
+            Err(Errno::ENOTEMPTY) => {
+                for name in [SECCOMP, GATE, NEW_FILE] {
+                    // What it is that cannot be removed is seen by looking.
+                    let _ = unlinkat(&self.fd, name, UnlinkatFlags::NoRemoveDir);
+                }
                 remove_dir()
             }
             other => other,
