@@ -417,18 +417,16 @@ impl Dir {
             Err(errno) => return Err(errno).context("remove the state directory"),
         }
         let remove_dir = || unlinkat(&self.parent, self.name.as_c_str(), UnlinkatFlags::RemoveDir);
-        let removed = match remove_dir() {
-            // Mostly it is one of these. To look what there is takes a descriptor, which a start that failed for want of them
-            // has not, as long as the process beside it is at work.
-            Err(Errno::ENOTEMPTY) => {
-                for name in [SECCOMP, GATE, NEW_FILE] {
-                    // What it is that cannot be removed is seen by looking.
-                    let _ = unlinkat(&self.fd, name, UnlinkatFlags::NoRemoveDir);
-                }
-                remove_dir()
+        let mut removed = remove_dir();
+        // Mostly it is one of these, the first after a start. To look what there is takes longer, and a descriptor, which a
+        // create that failed for want of them has not, as long as the process beside it is at work.
+        for name in [SECCOMP, GATE, NEW_FILE] {
+            if removed == Err(Errno::ENOTEMPTY)
+                && unlinkat(&self.fd, name, UnlinkatFlags::NoRemoveDir).is_ok()
+            {
+                removed = remove_dir();
             }
-            other => other,
-        };
+        }
         match removed {
             Ok(()) | Err(Errno::ENOENT) => Ok(()),
             Err(Errno::ENOTEMPTY) => self.remove_rest(),
@@ -456,7 +454,7 @@ impl Dir {
         unlinkat(&self.fd, notify::DIRECTORY, UnlinkatFlags::RemoveDir).context("remove the notify socket")
     }
 
-    /// The gate, the seccomp program, what a killed write has left.
+    /// The directory of the notify socket, what a killed command has left.
     fn remove_rest(&self) -> Result<()> {
         let mut dir =
             nix::dir::Dir::openat(&self.fd, ".", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;

@@ -40,7 +40,7 @@ pub fn bind(child: &Container, entry: &Mount, bind: &Bind, root: BorrowedFd) -> 
 /// A mount that came from a user namespace with more rights has flags that stay (mount_namespaces(7)). They do so
 /// without a word unless the options ask for them to go: the user would believe in a mount that is not there.
 fn keep_locked(tree: BorrowedFd, wanted: &MountAttr, cleared: u64) -> Result<()> {
-    let now = attributes(tree)?;
+    let now = mount::attributes(tree)?;
     let access_times = attr::ATIME | attr::NODIRATIME;
     // The one flag that is never locked.
     let free = attr::NOSYMFOLLOW;
@@ -55,25 +55,3 @@ fn keep_locked(tree: BorrowedFd, wanted: &MountAttr, cleared: u64) -> Result<()>
         MountAttr { set: wanted.set & !access_times, clear: wanted.clear & free, ..MountAttr::default() };
     mount::set_attr(tree, &kept, false)
 }
-
-/// The attributes that a mount has, from statfs(2), whose flags are those of the mount.
-fn attributes(mount: BorrowedFd) -> Result<u64> {
-    let flags = crate::sys::mount::flags(mount)?;
-    let table = [
-        (libc::ST_RDONLY, attr::RDONLY),
-        (libc::ST_NOSUID, attr::NOSUID),
-        (libc::ST_NODEV, attr::NODEV),
-        (libc::ST_NOEXEC, attr::NOEXEC),
-        (libc::ST_NOATIME, attr::NOATIME),
-        (libc::ST_NODIRATIME, attr::NODIRATIME),
-        (ST_NOSYMFOLLOW, attr::NOSYMFOLLOW),
-    ];
-    let set = table.iter().filter(|(flag, _)| flags & flag != 0).fold(0, |set, (_, attr)| set | attr);
-    // Of the three choices of access times strictatime is the one without a flag.
-    let strict = flags & (libc::ST_NOATIME | ST_RELATIME) == 0;
-    Ok(if strict { set | attr::STRICTATIME } else { set })
-}
-
-/// linux/statfs.h.
-const ST_RELATIME: libc::c_ulong = 0x1000;
-const ST_NOSYMFOLLOW: libc::c_ulong = 0x2000;

@@ -201,7 +201,7 @@ pub fn make<'p>(
 
 /// The same by mount(2), for values that are too long for fsconfig(2) (the directories of an overlay). It mounts on a
 /// directory in a tmpfs that nobody else can reach, where no name can be swapped for another, and takes the mount off
-/// again. Working directory: the caller's own again.
+/// again. Working directory: the one before again.
 fn by_page<'p>(
     filesystem: &Filesystem,
     parameters: impl Iterator<Item = &'p Parameter>,

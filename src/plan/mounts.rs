@@ -27,6 +27,18 @@ pub struct Mount {
     pub readonly_last: bool,
 }
 
+impl Mount {
+    /// Its destination as a path.
+    fn path(&self) -> &Path {
+        Path::new(OsStr::from_bytes(self.destination.to_bytes()))
+    }
+
+    /// Is it a new filesystem of one of these types?
+    fn is_new(&self, types: &[&[u8]]) -> bool {
+        matches!(&self.kind, Kind::Filesystem(fs) if types.contains(&fs.fstype.to_bytes()))
+    }
+}
+
 /// What a mount shows.
 pub enum Kind {
     /// A file or directory of the runtime's mount namespace.
@@ -142,30 +154,22 @@ pub fn set_label(mounts: &mut [Mount], label: &str, option: Option<&str>) -> Res
     Ok(())
 }
 
+/// Filesystems that the kernel makes of nothing, whose source is but a word: plain ones, and that which shows the network
+/// namespace of who mounts it.
+const PLAIN: [&[u8]; 4] = [b"proc", b"tmpfs", b"devpts", b"mqueue"];
+const SYSFS: [&[u8]; 1] = [b"sysfs"];
+
 /// The order of the list, but for one thing: with a new network namespace a sysfs, and what follows below it, waits
-/// until the plain filesystems below `/dev` after it are mounted, where no process can tell the difference. The runtime makes that namespace meanwhile, which takes longer than
-/// all of them. Bind mounts are never overtaken: their destinations may lead anywhere through links of the image.
+/// until the plain filesystems below `/dev` after it are mounted, where no process can tell the difference. The runtime makes
+/// that namespace meanwhile, which takes longer than all of them. Bind mounts are never overtaken: their destinations may lead
+/// anywhere through links of the image.
 pub fn order(mounts: &[Mount], new_network: bool) -> Vec<usize> {
     let mut order: Vec<usize> = (0..mounts.len()).collect();
-    let plain = |mount: &Mount| {
-        let names = [&b"proc"[..], b"tmpfs", b"devpts", b"mqueue"];
-        mount.destination.to_bytes().starts_with(b"/dev/")
-            && matches!(&mount.kind, Kind::Filesystem(fs) if names.contains(&fs.fstype.to_bytes()))
-    };
-    let Some(sysfs) = mounts
-        .iter()
-        .position(|mount| matches!(&mount.kind, Kind::Filesystem(fs) if fs.fstype.as_c_str() == c"sysfs"))
-        .filter(|_| new_network)
-    else {
+    let plain = |mount: &Mount| mount.destination.to_bytes().starts_with(b"/dev/") && mount.is_new(&PLAIN);
+    let Some(sysfs) = mounts.iter().position(|mount| mount.is_new(&SYSFS)).filter(|_| new_network) else {
         return order;
     };
-    let related = |a: &Mount, b: &Mount| {
-        let (a, b) = (
-            Path::new(OsStr::from_bytes(a.destination.to_bytes())),
-            Path::new(OsStr::from_bytes(b.destination.to_bytes())),
-        );
-        a.starts_with(b) || b.starts_with(a)
-    };
+    let related = |a: &Mount, b: &Mount| a.path().starts_with(b.path()) || b.path().starts_with(a.path());
     /// More than any configuration has below sysfs.
     const WAITING_MAX: usize = 64;
     let mut waiting = vec![sysfs];
@@ -191,20 +195,15 @@ pub fn order(mounts: &[Mount], new_network: bool) -> Vec<usize> {
 /// Is there a sysfs, and neither it nor anything mounted after it in `order` on or below `/dev`? A link of the image that
 /// leads a later mount there only covers what is in `/dev`, in either order.
 pub fn leaves_dev_alone_from_sysfs(mounts: &[Mount], order: &[usize]) -> bool {
-    let is_sysfs =
-        |at: &usize| matches!(&mounts[*at].kind, Kind::Filesystem(fs) if fs.fstype.as_c_str() == c"sysfs");
-    let Some(sysfs) = order.iter().position(is_sysfs) else { return false };
+    let Some(sysfs) = order.iter().position(|&at| mounts[at].is_new(&SYSFS)) else { return false };
     order[sysfs..].iter().all(|&at| {
-        let destination = Path::new(OsStr::from_bytes(mounts[at].destination.to_bytes()));
-        !destination.starts_with("/dev")
+        !mounts[at].path().starts_with("/dev")
             && matches!(&mounts[at].kind, Kind::Cgroup { .. } | Kind::Filesystem(_) | Kind::Bind(_))
     })
 }
 
-/// Filesystems that the kernel makes of nothing, whose source is but a word.
-const OF_NOTHING: [&[u8]; 5] = [b"proc", b"sysfs", b"tmpfs", b"devpts", b"mqueue"];
-/// Their parameters, and those of cgroup2, that neither name a file, as `pidns` of procfs does, nor are a flag of the superblock
-/// but `ro`.
+/// Parameters of these filesystems and of cgroup2 that neither name a file, as `pidns` of procfs does, nor are a flag of the
+/// superblock but `ro`.
 const PLAIN_PARAMETERS: [&[u8]; 19] = [
     b"ro",
     b"hidepid",
@@ -233,7 +232,7 @@ pub fn name_no_file(mounts: &[Mount]) -> bool {
         parameters.iter().all(|(key, _)| PLAIN_PARAMETERS.contains(&key.to_bytes()))
     };
     mounts.iter().all(|mount| match &mount.kind {
-        Kind::Filesystem(fs) => OF_NOTHING.contains(&fs.fstype.to_bytes()) && plain(&fs.parameters),
+        Kind::Filesystem(fs) => (mount.is_new(&PLAIN) || mount.is_new(&SYSFS)) && plain(&fs.parameters),
         Kind::Cgroup { parameters, .. } => plain(parameters),
         Kind::Remount(parameters) => parameters.as_deref().is_none_or(plain),
         Kind::Bind(_) => true,
@@ -243,15 +242,13 @@ pub fn name_no_file(mounts: &[Mount]) -> bool {
 /// Is a procfs at `/proc` when a sysfs comes, at `/sys`, and from there on nothing but sysfs and cgroups below that? No link of
 /// the image leads those elsewhere.
 pub fn leaves_proc_alone_from_sysfs(mounts: &[Mount], order: &[usize]) -> bool {
-    let is = |mount: &Mount, fstype: &[u8]| matches!(&mount.kind, Kind::Filesystem(fs) if fs.fstype.to_bytes() == fstype);
-    let Some(sysfs) = order.iter().position(|&at| is(&mounts[at], b"sysfs")) else { return false };
+    let Some(sysfs) = order.iter().position(|&at| mounts[at].is_new(&SYSFS)) else { return false };
     let (before, after) = order.split_at(sysfs);
-    before.iter().any(|&at| is(&mounts[at], b"proc") && mounts[at].destination.as_c_str() == c"/proc")
+    before.iter().any(|&at| mounts[at].is_new(&[b"proc"]) && mounts[at].destination.as_c_str() == c"/proc")
         && mounts[after[0]].destination.as_c_str() == c"/sys"
         && after.iter().all(|&at| {
-            let destination = Path::new(OsStr::from_bytes(mounts[at].destination.to_bytes()));
-            destination.starts_with("/sys")
-                && (is(&mounts[at], b"sysfs") || matches!(mounts[at].kind, Kind::Cgroup { .. }))
+            mounts[at].path().starts_with("/sys")
+                && (mounts[at].is_new(&SYSFS) || matches!(mounts[at].kind, Kind::Cgroup { .. }))
         })
 }
 

@@ -33,8 +33,6 @@ const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
 const FSCONFIG_CMD_RECONFIGURE: libc::c_uint = 7;
 const FSPICK_CLOEXEC: libc::c_uint = 1;
 const FSPICK_EMPTY_PATH: libc::c_uint = 8;
-/// Linux 5.10.
-const MS_NOSYMFOLLOW: libc::c_ulong = 256;
 
 fn owned(fd: libc::c_long) -> OwnedFd {
     // SAFETY: called only with a descriptor that the kernel has just returned to this process alone.
@@ -179,21 +177,37 @@ pub fn mount(
     .map(drop)
 }
 
-/// Attributes ([`attr`]) as the flags of mount(2); none where it does not know one.
+/// Attributes ([`attr`]), as flags of mount(2) and as flags of statfs(2).
+const FLAGS: [(u64, libc::c_ulong, libc::c_ulong); 8] = [
+    (attr::RDONLY, libc::MS_RDONLY, libc::ST_RDONLY),
+    (attr::NOSUID, libc::MS_NOSUID, libc::ST_NOSUID),
+    (attr::NODEV, libc::MS_NODEV, libc::ST_NODEV),
+    (attr::NOEXEC, libc::MS_NOEXEC, libc::ST_NOEXEC),
+    (attr::NOATIME, libc::MS_NOATIME, libc::ST_NOATIME),
+    // Of the three choices of access times it is the one without a flag of statfs(2).
+    (attr::STRICTATIME, libc::MS_STRICTATIME, 0),
+    (attr::NODIRATIME, libc::MS_NODIRATIME, libc::ST_NODIRATIME),
+    (attr::NOSYMFOLLOW, MS_NOSYMFOLLOW, ST_NOSYMFOLLOW),
+];
+/// Linux 5.10.
+const MS_NOSYMFOLLOW: libc::c_ulong = 256;
+/// linux/statfs.h.
+const ST_RELATIME: libc::c_ulong = 0x1000;
+const ST_NOSYMFOLLOW: libc::c_ulong = 0x2000;
+
+/// Attributes as the flags of mount(2); none where it does not know one.
 pub fn flags_for_mount(attrs: u64) -> Option<libc::c_ulong> {
-    const FLAGS: [(u64, libc::c_ulong); 8] = [
-        (attr::RDONLY, libc::MS_RDONLY),
-        (attr::NOSUID, libc::MS_NOSUID),
-        (attr::NODEV, libc::MS_NODEV),
-        (attr::NOEXEC, libc::MS_NOEXEC),
-        (attr::NOATIME, libc::MS_NOATIME),
-        (attr::STRICTATIME, libc::MS_STRICTATIME),
-        (attr::NODIRATIME, libc::MS_NODIRATIME),
-        (attr::NOSYMFOLLOW, MS_NOSYMFOLLOW),
-    ];
-    let known = FLAGS.iter().filter(|(attr, _)| attrs & attr != 0);
-    let (seen, flags) = known.fold((0, 0), |(seen, flags), (attr, flag)| (seen | attr, flags | flag));
+    let known = FLAGS.iter().filter(|(attr, ..)| attrs & attr != 0);
+    let (seen, flags) = known.fold((0, 0), |(seen, flags), (attr, flag, _)| (seen | attr, flags | flag));
     (seen == attrs).then_some(flags)
+}
+
+/// The attributes that the mount behind `fd` has, from statfs(2), whose flags are those of the mount.
+pub fn attributes(fd: BorrowedFd) -> Result<u64> {
+    let flags = flags(fd)?;
+    let set = FLAGS.iter().filter(|(.., flag)| flags & flag != 0).fold(0, |set, (attr, ..)| set | attr);
+    let strict = flags & (libc::ST_NOATIME | ST_RELATIME) == 0;
+    Ok(if strict { set | attr::STRICTATIME } else { set })
 }
 
 /// umount2(path, MNT_DETACH).
@@ -217,7 +231,7 @@ pub fn remove_mount_point(parent: BorrowedFd, name: &CStr) -> Result<()> {
 }
 
 /// The `ST_*` flags of the mount that `fd` is on (linux/statfs.h), all that the kernel tells: fstatfs(2).
-pub fn flags(fd: BorrowedFd) -> Result<libc::c_ulong> {
+fn flags(fd: BorrowedFd) -> Result<libc::c_ulong> {
     let mut stat = std::mem::MaybeUninit::<libc::statvfs>::uninit();
     // SAFETY: `stat` is valid for writes of its size.
     check(unsafe { libc::fstatvfs(fd.as_raw_fd(), stat.as_mut_ptr()) }.into())?;
