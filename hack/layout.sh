@@ -37,6 +37,11 @@ if [ "${1-}" != --inside ]; then
             echo "    naru_${role}_start = .;"
             # Assembly of the C library and its first instructions, which have no sections of their own.
             if [ $role = init ]; then printf '    *.lo(.text)\n    *crt1.o(.text)\n'; fi
+            # These wait: step by step the program has ended before. First, in what `unmap_start` keeps.
+            if [ $role = wait ]; then
+                for name in 4poll4poll 7Signals4next; do echo "    *(.text._R*$name*)"; done
+                echo '    *(.text.main .text.poll .text.read)'
+            fi
             # The first command is a run of the default spec: what comes with the second is not for every start.
             awk '$2 == "_start" && ++starts == 2 { print "more" } !seen[$0]++' "$tools/steps.out" | awk -v role=$role '
                 # v0 names hold a hash after each "Cs", places that depend on the length of hashes after each "B", and the
@@ -52,11 +57,6 @@ if [ "${1-}" != --inside ]; then
                 $1 == "more" && role == "parent" { print "    naru_run_end = .;" }
                 $1 == "init" { init[$2] = 1 }
                 { if ($1 == role && (role != "parent" || !($2 in init))) { name = pattern($2); print "    *(.text." name " .text.unlikely." name ")" } }' | awk '!seen[$0]++'
-            # These wait: step by step the program has ended before.
-            if [ $role = wait ]; then
-                for name in 4poll4poll 7Signals4next; do echo "    *(.text._R*$name*)"; done
-                echo '    *(.text.poll .text.read)'
-            fi
             # Of functions with the same code the compiler keeps one, under the name of any of them.
             if [ $role = parent ]; then
                 for name in 7raw_vec 5slice5index 5slice6concat 5sliceSR 5Write9write_str 9PartialEq2eq; do echo "    *(.text._R*$name*)"; done
@@ -68,7 +68,7 @@ if [ "${1-}" != --inside ]; then
         echo '  /DISCARD/ : { *(EXCLUDE_FILE(*crtbegin*.o *crtend*.o) .eh_frame) *(.gcc_except_table .gcc_except_table.*) }'
         echo '} INSERT BEFORE .text;'
         # Behind the variables, so that these lie in one or two pages and what a start writes is one piece.
-        echo 'SECTIONS { .naru.bss : { *(.llvm.linkonce.b.naru.stack) *(.llvm.linkonce.b.naru.allocator) *(.llvm.linkonce.b.naru.kept) } } INSERT AFTER .bss;'
+        echo 'SECTIONS { .naru.bss : { *(.llvm.linkonce.b.naru.stack) *(.llvm.linkonce.b.naru.allocator) *(.llvm.linkonce.b.naru.born) } } INSERT AFTER .bss;'
     } >"$tools/layout.ld"
     cp "$tools/layout.ld" "$repo/hack/layout.ld"
     say "written: hack/layout.ld ($(grep -c 'text\.' "$repo/hack/layout.ld") functions); build again to use it"

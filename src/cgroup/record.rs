@@ -35,7 +35,7 @@ impl Hierarchy {
 
     /// The container's directory.
     pub fn dir(&self) -> String {
-        format!("{}/{}", self.mount, self.path)
+        [&*self.mount, "/", &*self.path].concat()
     }
 }
 

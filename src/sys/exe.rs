@@ -18,8 +18,6 @@ use super::{Errno, Result, check, fs, layout, mount, raw};
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
-/// Largest writable part of the binary that [`reseat`] copies, bytes.
-const DATA_MAX: usize = 64 << 10;
 const PAGE: usize = 4096;
 
 /// A read-only mount of the executable, in no mount namespace, and the file opened through it. Dropping every copy
@@ -199,8 +197,8 @@ fn can_reseat() -> bool {
     check(asked).is_ok() && size as usize == size_of::<MmMap>()
 }
 
-/// Replaces every mapping of the binary by the same bytes of `file`, then makes `file` the executable: the kernel
-/// refuses that (`EBUSY`) as long as the old one is mapped anywhere.
+/// Replaces every mapping of the binary, code by the same bytes of `file` and variables by a copy in new pages, then makes
+/// `file` the executable: the kernel refuses that (`EBUSY`) as long as the old one is mapped anywhere.
 fn reseat(file: &OwnedFd) -> Result<()> {
     let headers = program_headers()?;
     let mut map = memory_layout();
@@ -208,29 +206,26 @@ fn reseat(file: &OwnedFd) -> Result<()> {
         let start = header.p_vaddr as usize & !(PAGE - 1);
         let end = (header.p_vaddr + header.p_filesz) as usize;
         let length = (end - start).next_multiple_of(PAGE);
-        let offset = header.p_offset as usize & !(PAGE - 1);
         let mut protection = libc::PROT_READ;
         if header.p_flags & libc::PF_X != 0 {
             protection |= libc::PROT_EXEC;
             (map.start_code, map.end_code) = (start as u64, end as u64);
         }
         if header.p_flags & libc::PF_W == 0 {
-            remap(start, length, protection, 0, file.as_raw_fd(), offset)?;
+            let offset = header.p_offset as usize & !(PAGE - 1);
+            remap(start, length, protection, file.as_raw_fd(), offset)?;
         } else {
             (map.start_data, map.end_data) = (start as u64, end as u64);
-            if length > DATA_MAX {
-                return Err(Errno::E2BIG);
+            // Put in its place at once: a call may go by a pointer that is in this segment.
+            let copy = map_pages(length, protection | libc::PROT_WRITE)?;
+            // SAFETY: `start..start + length` is the mapped writable segment of this very program (its last page is mapped
+            // whole), and `copy` as large and ours alone. Nothing else runs in this process, so nothing is written to the
+            // segment between the copy and the move.
+            unsafe {
+                std::ptr::copy_nonoverlapping(start as *const u8, copy, length);
+                let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+                check(libc::syscall(libc::SYS_mremap, copy, length, length, flags, start))?;
             }
-            let copy = KEPT.0.get().cast::<u8>();
-            // SAFETY: `start..start + length` is the mapped writable segment of this very program (its last page is
-            // mapped whole). `KEPT` is large enough, page-aligned and zero in the file, so it lies behind that range.
-            // Nothing else runs in this process, and nobody else uses `KEPT`.
-            unsafe { std::ptr::copy_nonoverlapping(start as *const u8, copy, length) };
-            // All of it is written next: no fault for each page.
-            let protection = protection | libc::PROT_WRITE;
-            remap(start, length, protection, libc::MAP_POPULATE, file.as_raw_fd(), offset)?;
-            // SAFETY: the same range, just mapped writable; between the two calls nothing reads the globals in it.
-            unsafe { std::ptr::copy_nonoverlapping(copy, start as *mut u8, length) };
         }
     }
     map.exe_fd = file.as_raw_fd() as u32;
@@ -239,23 +234,20 @@ fn reseat(file: &OwnedFd) -> Result<()> {
         .map(drop)
 }
 
-/// Where the writable part is kept meanwhile: not on the stack, whose pages every process of a start would pay for.
-#[repr(C, align(4096))]
-struct Kept(std::cell::UnsafeCell<[u8; DATA_MAX]>);
-
-// SAFETY: used by `reseat` alone, which runs in processes of one thread.
-unsafe impl Sync for Kept {}
-
-// SAFETY: a section of zero pages like .bss, by the one other name that the compiler takes for one (hack/layout.ld).
-#[cfg_attr(not(any(test, fuzzing)), unsafe(link_section = ".llvm.linkonce.b.naru.kept"))]
-static KEPT: Kept = Kept(std::cell::UnsafeCell::new([0; DATA_MAX]));
+/// New zero pages, mapped in at once, because all of them are written next.
+fn map_pages(length: usize, protection: i32) -> Result<*mut u8> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE;
+    // SAFETY: without an address the kernel takes a range that is free.
+    let pages =
+        unsafe { libc::syscall(libc::SYS_mmap, 0_usize, length, protection, flags, -1_isize, 0_usize) };
+    check(pages).map(|at| at as *mut u8)
+}
 
 /// mmap(2) over a range of this program with the same content.
-fn remap(start: usize, length: usize, protection: i32, flags: i32, file: RawFd, offset: usize) -> Result<()> {
-    let flags = flags | libc::MAP_PRIVATE | libc::MAP_FIXED;
-    // SAFETY: the range is a segment of this program, and it is replaced by the same bytes of the same file with the
-    // same protection, so code goes on as before; written data is put back by the caller. By the raw call, because
-    // the C library's wrapper may look at globals.
+fn remap(start: usize, length: usize, protection: i32, file: RawFd, offset: usize) -> Result<()> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_FIXED;
+    // SAFETY: the range is a segment of this program that nobody writes to, and it is replaced by the same bytes of the same
+    // file with the same protection, so code goes on as before.
     check(unsafe { libc::syscall(libc::SYS_mmap, start, length, protection, flags, file, offset) }).map(drop)
 }
 

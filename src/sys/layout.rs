@@ -37,7 +37,7 @@ pub fn populate_memory() {
 }
 
 /// What reading a configuration and planning a start take of the stack, bytes.
-const STACK: usize = 40 << 10;
+const STACK: usize = 48 << 10;
 
 /// Maps the stack below the caller that reading a configuration and planning a start need. A fault for each page would
 /// cost four times as much.

@@ -1,6 +1,8 @@
 //! Processes: clone, identity, capabilities, exec.
 
 use super::{Errno, Result, check};
+#[cfg(not(any(test, fuzzing)))]
+use std::cell::UnsafeCell;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
@@ -18,16 +20,35 @@ pub enum Cloned {
     Parent(i32, OwnedFd),
 }
 
+/// Where clone3(2) stores a pidfd. On the stack, whose pages the fork has just marked to be copied, the kernel would copy one
+/// before the child may run, and interrupt the other processor for that; on a page that nobody has written to yet it does not.
+#[cfg(not(any(test, fuzzing)))]
+#[repr(C, align(4096))]
+struct Born(UnsafeCell<RawFd>);
+
+// SAFETY: only `clone3` uses it, in a process of one thread.
+#[cfg(not(any(test, fuzzing)))]
+unsafe impl Sync for Born {}
+
+// SAFETY: a section of zero pages like .bss, by the one other name that the compiler takes for one (hack/layout.ld).
+#[cfg(not(any(test, fuzzing)))]
+#[unsafe(link_section = ".llvm.linkonce.b.naru.born")]
+static BORN: Born = Born(UnsafeCell::new(0));
+
 /// Forks with `flags` (namespaces), straight into the cgroup v2 directory `cgroup` if given (Linux 5.7).
 ///
 /// The child gets a copy of the caller's memory, so both sides go on as after fork(2); the caller must have one
 /// thread only, because the C library's own fork handlers do not run.
 pub fn clone3(flags: u64, cgroup: Option<BorrowedFd>) -> Result<Cloned> {
-    let mut pidfd: RawFd = -1;
+    #[cfg(not(any(test, fuzzing)))]
+    let pidfd = BORN.0.get();
+    // Tests are threads.
+    #[cfg(any(test, fuzzing))]
+    let pidfd: *mut RawFd = Box::leak(Box::new(-1));
     // SAFETY: clone_args is plain data for which all zeroes is valid.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = flags | libc::CLONE_PIDFD as u64;
-    args.pidfd = &raw mut pidfd as u64;
+    args.pidfd = pidfd as u64;
     // A sibling gets the caller's own, and the kernel refuses any other.
     args.exit_signal = if flags & libc::CLONE_PARENT as u64 != 0 { 0 } else { libc::SIGCHLD as u64 };
     if let Some(cgroup) = cgroup {
@@ -41,7 +62,7 @@ pub fn clone3(flags: u64, cgroup: Option<BorrowedFd>) -> Result<Cloned> {
         match check(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) })
         {
             // Before Linux 5.3, or behind a filter, which cannot look into what clone3 is given and so often forbids it.
-            Err(Errno::ENOSYS | Errno::EPERM) => clone2(flags, cgroup, &mut pidfd),
+            Err(Errno::ENOSYS | Errno::EPERM) => clone2(flags, cgroup, pidfd),
             other => other,
         }?;
     super::alloc::leave_to_fork();
@@ -49,12 +70,12 @@ pub fn clone3(flags: u64, cgroup: Option<BorrowedFd>) -> Result<Cloned> {
         return Ok(Cloned::Child);
     }
     // SAFETY: CLONE_PIDFD made the kernel store a new descriptor (close-on-exec) here.
-    Ok(Cloned::Parent(pid as i32, unsafe { OwnedFd::from_raw_fd(pidfd) }))
+    Ok(Cloned::Parent(pid as i32, unsafe { OwnedFd::from_raw_fd(*pidfd) }))
 }
 
 /// clone(2), which knows neither cgroups (`EOPNOTSUPP`) nor time namespaces (`EINVAL`).
 #[cfg(target_arch = "x86_64")]
-fn clone2(flags: u64, cgroup: Option<BorrowedFd>, pidfd: &mut RawFd) -> Result<libc::c_long> {
+fn clone2(flags: u64, cgroup: Option<BorrowedFd>, pidfd: *mut RawFd) -> Result<libc::c_long> {
     if cgroup.is_some() {
         return Err(Errno::EOPNOTSUPP);
     }
@@ -65,12 +86,12 @@ fn clone2(flags: u64, cgroup: Option<BorrowedFd>, pidfd: &mut RawFd) -> Result<l
     let none = std::ptr::null_mut::<libc::c_void>();
     // SAFETY: as for clone3: no CLONE_VM, so the child runs on its own copy of this stack; `pidfd` is where CLONE_PIDFD
     // stores the descriptor; the other pointers are not used with these flags.
-    check(unsafe { libc::syscall(libc::SYS_clone, flags, none, std::ptr::from_mut(pidfd), none, none) })
+    check(unsafe { libc::syscall(libc::SYS_clone, flags, none, pidfd, none, none) })
 }
 
 /// The order of clone(2)'s arguments differs elsewhere, and such kernels are newer.
 #[cfg(not(target_arch = "x86_64"))]
-fn clone2(_: u64, _: Option<BorrowedFd>, _: &mut RawFd) -> Result<libc::c_long> {
+fn clone2(_: u64, _: Option<BorrowedFd>, _: *mut RawFd) -> Result<libc::c_long> {
     Err(Errno::ENOSYS)
 }
 
