@@ -1,7 +1,6 @@
 //! Reads a bundle: config.json, once, and where the root filesystem lies.
 
 use crate::sys::ahead::Ahead;
-use crate::sys::process;
 use crate::{json, log};
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime::{LinuxSeccomp, Spec};
@@ -21,8 +20,8 @@ pub struct Bundle {
     pub spec: Box<Spec>,
     /// Absolute path of the root filesystem.
     pub rootfs: PathBuf,
-    /// The container's network namespace, in the making.
-    pub network: Option<Ahead>,
+    /// The process that makes the seal, and the container's network namespace if that is wanted.
+    pub ahead: Option<Ahead>,
     /// `/linux/seccomp`, which is not in `spec` then.
     late: Option<Late>,
 }
@@ -41,12 +40,12 @@ pub struct Unparsed {
     dir: PathBuf,
     config: PathBuf,
     text: Vec<u8>,
-    network: Option<Ahead>,
+    ahead: Option<Ahead>,
 }
 
-/// Reads the configuration of the bundle at `dir` (the current directory if absent), and begins with its network namespace:
-/// that takes as long as all that follows until the init stage wants it.
-pub fn open(dir: Option<&Path>) -> Result<Unparsed> {
+/// Reads the configuration of the bundle at `dir` (the current directory if absent), and tells `ahead` whether its network
+/// namespace is wanted: that takes as long as all that follows until the init stage needs it.
+pub fn open(dir: Option<&Path>, ahead: Option<Ahead>) -> Result<Unparsed> {
     let here = std::env::current_dir().context("find the current directory")?;
     let dir = match dir {
         Some(dir) => normal(&here.join(dir)),
@@ -61,14 +60,16 @@ pub fn open(dir: Option<&Path>) -> Result<Unparsed> {
             _ => error,
         }
     })?;
-    let network = if process::is_root() && asks_for_network(&text) { Ahead::network() } else { None };
-    Ok(Unparsed { dir, config, text, network })
+    if let Some(ahead) = &ahead {
+        ahead.want(asks_for_network(&text));
+    }
+    Ok(Unparsed { dir, config, text, ahead })
 }
 
 impl Unparsed {
     /// Parses the configuration and finds the root filesystem.
     pub fn parse(self) -> Result<Bundle> {
-        let Unparsed { dir, config, text, network } = self;
+        let Unparsed { dir, config, text, ahead } = self;
         let (spec, late) = match parse_without_seccomp(&text) {
             Some((spec, range)) => (check_config(&config, &text, spec)?, Some(range)),
             None => (parse_config(&config, &text)?, None),
@@ -84,7 +85,7 @@ impl Unparsed {
             bail!("/root/path: invalid rootfs: {}: not a directory", rootfs.display());
         }
         let late = late.map(|range| Late { config, text, range });
-        Ok(Bundle { dir, spec, rootfs, network, late })
+        Ok(Bundle { dir, spec, rootfs, ahead, late })
     }
 }
 
@@ -266,7 +267,7 @@ mod tests {
 
     fn unparsed(text: &str) -> Unparsed {
         // Any directory is a root filesystem here.
-        Unparsed { dir: "/".into(), config: "/config.json".into(), text: text.into(), network: None }
+        Unparsed { dir: "/".into(), config: "/config.json".into(), text: text.into(), ahead: None }
     }
 
     /// A profile that is worth being left for later, in a configuration that needs nothing else.
@@ -294,7 +295,7 @@ mod tests {
             assert!(spec.linux().as_ref().unwrap().seccomp().is_none());
             let late = Late { config: "config.json".into(), text: text.into(), range };
             let (dir, rootfs) = ("/".into(), "/".into());
-            let bundle = Bundle { dir, spec: spec.clone(), rootfs, network: None, late: Some(late) };
+            let bundle = Bundle { dir, spec: spec.clone(), rootfs, ahead: None, late: Some(late) };
             assert!(bundle.has_seccomp());
             assert_eq!(bundle.seccomp().unwrap().as_deref(), profile.as_ref());
             spec.linux_mut().as_mut().unwrap().set_seccomp(profile);

@@ -44,6 +44,7 @@ use exit::ExitCode;
 use nix::errno::Errno;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
+use sys::ahead::Ahead;
 
 /// What `main` of the C library calls. Returns the exit status.
 pub fn run_main(argv: &[OsString]) -> ExitCode {
@@ -72,6 +73,9 @@ fn run(program: &str, global: &Global, command: Command, failure: u8) -> ExitCod
         Command::Exec(_) => "exec failed: ".to_owned(),
         _ => String::new(),
     };
+    // First, because it takes longer than everything else that follows before the init stage is cloned.
+    let starts = matches!(command, Command::Create(_) | Command::Run(_));
+    let ahead = if starts && sys::process::is_root() { Ahead::begin() } else { None };
     if !matches!(command, Command::Exec(_)) {
         // The code of exec is replaced as its first act.
         sys::layout::map_start();
@@ -80,7 +84,7 @@ fn run(program: &str, global: &Global, command: Command, failure: u8) -> ExitCod
     if matches!(command, Command::Create(_) | Command::Run(_) | Command::Exec(_)) {
         sys::layout::populate_stack();
     }
-    dispatch(global, command).unwrap_or_else(|error| {
+    dispatch(global, command, ahead).unwrap_or_else(|error| {
         match error.downcast_ref::<explain::NotRun>() {
             // The program's own last word rather than the runtime's, as runc has it.
             Some(not_run) if context.contains(" run ") => log::error_bare(not_run),
@@ -90,12 +94,12 @@ fn run(program: &str, global: &Global, command: Command, failure: u8) -> ExitCod
     })
 }
 
-fn dispatch(global: &Global, command: Command) -> Result<ExitCode> {
+fn dispatch(global: &Global, command: Command, ahead: Option<Ahead>) -> Result<ExitCode> {
     match command {
         Command::Checkpoint(args) => cmd::checkpoint::checkpoint(global, args),
-        Command::Create(args) => cmd::create::create(global, args),
+        Command::Create(args) => cmd::create::create(global, args, ahead),
         Command::Restore(args) => cmd::restore::restore(global, args),
-        Command::Run(args) => cmd::run::run(global, args),
+        Command::Run(args) => cmd::run::run(global, args, ahead),
         Command::Start { id } => cmd::start::start(global, &id),
         Command::State { id } => cmd::state::state(global, &id),
         Command::Kill(args) => cmd::kill::kill(global, args),

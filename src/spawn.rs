@@ -196,8 +196,8 @@ struct Launch<'a> {
     home_network: Option<OwnedFd>,
     /// User namespaces with the mappings of mounts.
     idmaps: Vec<(usize, OwnedFd)>,
-    /// The container's network namespace, if it was begun already.
-    network: Option<Ahead>,
+    /// Makes the container's network namespace, if that was begun already.
+    ahead: Option<Ahead>,
     /// The runtime has made the container's network namespace and is in it.
     in_new_network: bool,
 }
@@ -205,7 +205,7 @@ struct Launch<'a> {
 /// Makes the container: to the gate, or to the running program.
 pub fn start(store: &Store, request: &mut Request) -> Result<Started> {
     let seal = request.seal.take();
-    let mut network = request.bundle.network.take();
+    let mut ahead = request.bundle.ahead.take();
     let request = &*request;
     state::check_id(&request.id)?;
     let plan = plan(request)?;
@@ -214,11 +214,11 @@ pub fn start(store: &Store, request: &mut Request) -> Result<Started> {
     if let (Some(seal), true) = (&seal, seen) {
         // In a pid namespace with others the init stage can be seen from its birth. Nobody else may run in the
         // mappings that are replaced.
-        network = None;
+        ahead = None;
         seal.apply().context("protect the own executable")?;
     }
     let begun = begin(store, request, &plan)?;
-    launch(request, plan, seal, network, begun)
+    launch(request, plan, seal, ahead, begun)
 }
 
 /// Compiles the plan of the requested container; a user namespace to join says itself how it maps ids.
@@ -366,7 +366,7 @@ fn launch(
     request: &Request,
     plan: Plan,
     seal: Option<exe::Seal>,
-    network: Option<Ahead>,
+    ahead: Option<Ahead>,
     begun: Begun,
 ) -> Result<Started> {
     let Begun { mut guard, state: mut container, cgroup, gate, notify, lock: _lock } = begun;
@@ -394,7 +394,7 @@ fn launch(
     }
     let mut launch = Launch {
         seal,
-        network,
+        ahead,
         request,
         plan: &plan,
         cgroup: &cgroup,
@@ -626,7 +626,7 @@ impl Launch<'_> {
     /// Enters a new network namespace: the one that was begun, where it has come to an end.
     fn make_network(&mut self) -> Result<()> {
         const WHAT: &str = "make the network namespace";
-        if let Some(Ok(file)) = self.network.take().map(Ahead::take) {
+        if let Some(Ok(file)) = self.ahead.take().map(Ahead::take) {
             return process::setns(file.as_fd(), libc::CLONE_NEWNET).context(WHAT);
         }
         process::unshare(libc::CLONE_NEWNET).context(WHAT)?;

@@ -16,9 +16,9 @@ use nix::sys::signal::SigSet;
 use std::os::fd::OwnedFd;
 
 /// Makes the container and returns once it is `created`.
-pub fn create(global: &Global, args: cli::Create) -> Result<ExitCode> {
+pub fn create(global: &Global, args: cli::Create, ahead: Option<Ahead>) -> Result<ExitCode> {
     let store = Store::new(global.root.as_deref())?;
-    let mut request = request(global, &store, args, true)?;
+    let mut request = request(global, &store, args, ahead, true)?;
     let started = spawn::start(&store, &mut request)?;
     // The process ends here: giving back memory piece by piece would only cost time.
     std::mem::forget((started, request));
@@ -27,11 +27,17 @@ pub fn create(global: &Global, args: cli::Create) -> Result<ExitCode> {
 
 /// What `create` and `run` share: the bundle, the terminal's rules, the descriptors to hand on. `detached`: the
 /// runtime returns while the program lives.
-pub fn request(global: &Global, store: &Store, args: cli::Create, detached: bool) -> Result<Request> {
-    let mut bundle = bundle::open(args.bundle.as_deref())?.parse()?;
+pub fn request(
+    global: &Global,
+    store: &Store,
+    args: cli::Create,
+    ahead: Option<Ahead>,
+    detached: bool,
+) -> Result<Request> {
+    let mut bundle = bundle::open(args.bundle.as_deref(), ahead)?.parse()?;
     let signal_mask = SigSet::thread_get_mask().context("read the signal mask")?;
     // Before anything is connected or made, because it may start the program anew.
-    let sealed = match bundle.network.as_ref().and_then(Ahead::seal) {
+    let sealed = match bundle.ahead.as_ref().and_then(Ahead::seal) {
         Some(seal) => Ok(seal),
         None => exe::prepare().map_err(|_| spawn::NeedsRestart.into()),
     };

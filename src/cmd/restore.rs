@@ -32,9 +32,7 @@ pub fn restore(global: &Global, args: cli::Restore) -> Result<ExitCode> {
     let options = options(&args)?;
     let images = checkpoint::image_path(&args.criu)?;
     let directories = Directories::open(&images, args.criu.work_path.as_deref())?;
-    let mut request = create::request(global, &store, args.create, args.detach)?;
-    // CRIU makes the namespaces.
-    request.bundle.network = None;
+    let mut request = create::request(global, &store, args.create, None, args.detach)?;
     request.gate = false;
     if args.detach {
         bring_back(&store, &request, options, &directories)?;

@@ -7,14 +7,15 @@ use crate::exit::ExitCode;
 use crate::signals::Signals;
 use crate::spawn::{self, Started};
 use crate::state::Store;
+use crate::sys::ahead::Ahead;
 use crate::sys::{layout, process};
 use anyhow::{Context, Result, bail};
 use std::os::fd::AsFd;
 
 /// Runs the program; its exit status becomes naru's.
-pub fn run(global: &Global, args: cli::Run) -> Result<ExitCode> {
+pub fn run(global: &Global, args: cli::Run, ahead: Option<Ahead>) -> Result<ExitCode> {
     let store = Store::new(global.root.as_deref())?;
-    let mut request = create::request(global, &store, args.create, args.detach)?;
+    let mut request = create::request(global, &store, args.create, ahead, args.detach)?;
     request.gate = false;
     if request.bundle.spec.process().is_none() {
         bail!("/process: process property must not be empty");
