@@ -20,7 +20,7 @@ pub struct Bundle {
     pub spec: Box<Spec>,
     /// Absolute path of the root filesystem.
     pub rootfs: PathBuf,
-    /// The process that makes the seal, and the container's network namespace if that is wanted.
+    /// The process that makes the seal, and some of the container's namespaces.
     pub ahead: Option<Ahead>,
     /// `/linux/seccomp`, which is not in `spec` then.
     late: Option<Late>,
@@ -43,8 +43,8 @@ pub struct Unparsed {
     ahead: Option<Ahead>,
 }
 
-/// Reads the configuration of the bundle at `dir` (the current directory if absent), and tells `ahead` whether its network
-/// namespace is wanted: that takes as long as all that follows until the init stage needs it.
+/// Reads the configuration of the bundle at `dir` (the current directory if absent), and tells `ahead` which
+/// namespaces to make: that takes as long as all that follows until the init stage needs them.
 pub fn open(dir: Option<&Path>, ahead: Option<Ahead>) -> Result<Unparsed> {
     let here = std::env::current_dir().context("find the current directory")?;
     let dir = match dir {
@@ -61,7 +61,7 @@ pub fn open(dir: Option<&Path>, ahead: Option<Ahead>) -> Result<Unparsed> {
         }
     })?;
     if let Some(ahead) = &ahead {
-        ahead.want(asks_for_network(&text));
+        ahead.make(guess_ahead(&text));
     }
     Ok(Unparsed { dir, config, text, ahead })
 }
@@ -130,16 +130,26 @@ pub fn parse_without_seccomp(text: &[u8]) -> Option<(Box<Spec>, Range<usize>)> {
     Some((serde_json::from_str(&rest).ok()?, range))
 }
 
-/// Does the configuration look as if the runtime will make a network namespace (`Namespaces::network_by_runtime`)? A guess
-/// from its bytes: a wrong one costs time and nothing else.
-fn asks_for_network(text: &[u8]) -> bool {
+/// The namespaces that will probably be made ahead (`Namespaces::made_ahead`), by `CLONE_NEW*` flags: a guess from the bytes of a
+/// configuration. A wrong one costs time and nothing else.
+fn guess_ahead(text: &[u8]) -> i32 {
+    const KINDS: [(&[u8], i32); 3] = [
+        (b"\"network\"", libc::CLONE_NEWNET),
+        (b"\"ipc\"", libc::CLONE_NEWIPC),
+        (b"\"uts\"", libc::CLONE_NEWUTS),
+    ];
     let has = |text: &[u8], word: &[u8]| text.windows(word.len()).any(|window| window == word);
     // One byte first: a call for each window of Docker's configuration would be 20 us.
     let named = |window: &[u8]| window[1] == b'n' && window == b"\"namespaces\"";
-    let Some(at) = text.windows(12).position(named) else { return false };
+    let Some(at) = text.windows(12).position(named) else { return 0 };
     let list = text[at..].split(|&byte| byte == b']').next().unwrap_or_default();
-    let of_type = |word: &[u8]| list.split(|&byte| byte == b'}').find(|entry| has(entry, word));
-    of_type(b"\"user\"").is_none() && of_type(b"\"network\"").is_some_and(|entry| !has(entry, b"\"path\""))
+    let entries = || list.split(|&byte| byte == b'}');
+    if entries().any(|entry| has(entry, b"\"user\"")) {
+        return 0;
+    }
+    let flag = |entry: &[u8]| KINDS.iter().find(|(word, _)| has(entry, word)).map_or(0, |(_, flag)| *flag);
+    let new = entries().filter(|entry| !has(entry, b"\"path\"")).fold(0, |all, entry| all | flag(entry));
+    if new & libc::CLONE_NEWNET != 0 { new } else { 0 }
 }
 
 /// The configuration that `path` holds.
@@ -249,19 +259,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_new_network_namespace_is_guessed() {
+    fn new_namespaces_are_guessed() {
+        const NETWORK: i32 = libc::CLONE_NEWNET;
         for (namespaces, guess) in [
-            (r#""namespaces": [{"type": "pid"}, {"type": "network"}]"#, true),
-            (r#""namespaces":[{"type":"pid"},{"type":"network"}],"x":{"path":"/x","y":"user"}"#, true),
-            (r#""namespaces": [{"type": "network"}, {"type": "mount", "path": "/x"}]"#, true),
-            (r#""namespaces": [{"type": "network", "path": "/x"}, {"type": "mount"}]"#, false),
-            (r#""namespaces": [{"path": "/x", "type": "network"}]"#, false),
-            (r#""namespaces": [{"type": "user"}, {"type": "network"}]"#, false),
-            (r#""namespaces": [{"type": "pid"}], "x": "network""#, false),
-            (r#""namespaces": "#, false),
-            (r#""x": [{"type": "network"}]"#, false),
+            (r#""namespaces": [{"type": "pid"}, {"type": "network"}]"#, NETWORK),
+            (r#""namespaces":[{"type":"pid"},{"type":"network"}],"x":{"path":"/x","y":"user"}"#, NETWORK),
+            (r#""namespaces": [{"type": "network"}, {"type": "uts", "path": "/x"}]"#, NETWORK),
+            (
+                r#""namespaces": [{"type":"uts"}, {"type": "ipc"}, {"type":"network"}, {"type":"mount"}]"#,
+                NETWORK | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS,
+            ),
+            (r#""namespaces": [{"type": "network", "path": "/x"}, {"type": "ipc"}]"#, 0),
+            (r#""namespaces": [{"path": "/x", "type": "network"}]"#, 0),
+            (r#""namespaces": [{"type": "user"}, {"type": "network"}]"#, 0),
+            (r#""namespaces": [{"type": "pid"}], "x": "network""#, 0),
+            (r#""namespaces": "#, 0),
+            (r#""x": [{"type": "network"}]"#, 0),
         ] {
-            assert_eq!(asks_for_network(namespaces.as_bytes()), guess, "{namespaces}");
+            assert_eq!(guess_ahead(namespaces.as_bytes()), guess, "{namespaces}");
         }
     }
 

@@ -47,15 +47,7 @@ impl Devices {
         Ok(Some(Devices { home: Side::here()?, away: None, moved: Vec::new() }))
     }
 
-    /// Moves them into the network namespace that this process has just made and is in. Once only.
-    pub fn move_here(&mut self, list: &[NetDevice]) -> Result<()> {
-        if self.away.is_none() {
-            self.move_all(list, Side::here()?)?;
-        }
-        Ok(())
-    }
-
-    /// Moves them into the network namespace behind `file`. Once only.
+    /// Moves them into the network namespace behind `file`, or of the process behind it. Once only.
     pub fn move_into(&mut self, list: &[NetDevice], file: BorrowedFd) -> Result<()> {
         if self.away.is_some() {
             return Ok(());

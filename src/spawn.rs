@@ -99,8 +99,6 @@ pub struct Started {
     pub state: State,
     /// Its init process.
     pub pidfd: OwnedFd,
-    /// The runtime's own network namespace, if it has left it and hooks are still to run there.
-    pub home_network: Option<OwnedFd>,
     /// The socket on which the program says that it is ready; `start` makes it where the program waits at the gate.
     pub notify: Option<Relay>,
 }
@@ -192,14 +190,10 @@ struct Launch<'a> {
     gate: Option<OwnedFd>,
     /// Let go before the program can run, which dissolves the mount behind it.
     seal: Option<exe::Seal>,
-    /// The runtime's own network namespace, kept open if hooks may need it.
-    home_network: Option<OwnedFd>,
     /// User namespaces with the mappings of mounts.
     idmaps: Vec<(usize, OwnedFd)>,
-    /// Makes the container's network namespace, if that was begun already.
+    /// Makes some of the container's namespaces.
     ahead: Option<Ahead>,
-    /// The runtime has made the container's network namespace and is in it.
-    in_new_network: bool,
 }
 
 /// Makes the container: to the gate, or to the running program.
@@ -376,13 +370,6 @@ fn launch(
         guard.resctrl.insert(group).create(rdt)?;
     }
 
-    let new_network = plan.namespaces.network_by_runtime();
-    let home_network = match hooks {
-        Some(_) if new_network => Some(
-            fs::open(c"/proc/self/ns/net", libc::O_RDONLY, 0).context("open the own network namespace")?,
-        ),
-        _ => None,
-    };
     guard.net_devices = net::Devices::prepare(&plan.net_devices)?;
     if plan.namespaces.private(libc::CLONE_NEWUSER) {
         raise_limits(&plan.process);
@@ -394,15 +381,13 @@ fn launch(
     }
     let mut launch = Launch {
         seal,
-        ahead,
+        ahead: make_ahead(ahead, plan.namespaces.made_ahead())?,
         request,
         plan: &plan,
         cgroup: &cgroup,
         hooks,
         gate,
-        home_network,
         idmaps: idmapped::namespaces(&plan)?,
-        in_new_network: false,
     };
     if !launch.attempt(&mut container, &mut guard, true)? {
         // Once cgroup.kill was written in the runtime's own cgroup, a child cloned into another is killed at birth
@@ -417,11 +402,21 @@ fn launch(
         "init: closing the pipe to signal completion: {}",
         if request.gate { "it waits for start" } else { "the program runs" }
     ));
-    let home_network = launch.home_network.take();
     // This process is about to end or to wait: giving back memory piece by piece would only cost time.
     drop(launch);
     std::mem::forget(plan);
-    finish(request, guard, container, home_network, notify)
+    finish(request, guard, container, notify)
+}
+
+/// The process that makes these namespaces, if there are any: the one that was begun, if it was told of them.
+fn make_ahead(begun: Option<Ahead>, namespaces: i32) -> Result<Option<Ahead>> {
+    let begun = begun.filter(|ahead| namespaces != 0 && ahead.makes(namespaces));
+    if namespaces == 0 || begun.is_some() {
+        return Ok(begun);
+    }
+    let ahead = Ahead::begin().context("start the process that makes namespaces")?;
+    ahead.make(namespaces);
+    Ok(Some(ahead))
 }
 
 /// The container runs or waits at its gate: hands it over and tells the caller.
@@ -429,14 +424,13 @@ pub fn finish(
     request: &Request,
     mut guard: Guard,
     container: State,
-    home_network: Option<OwnedFd>,
     notify: Option<Relay>,
 ) -> Result<Started> {
     let (pid, pidfd) = guard.child.take().context("the init process is gone")?;
     let dir = guard.dir.take().context("the state directory is gone")?;
     guard.cgroup = None;
     let root = guard.root.take();
-    let started = Started { dir, state: container, pidfd, home_network, notify };
+    let started = Started { dir, state: container, pidfd, notify };
     if let Err(error) = announce(request, &started, pid) {
         // The caller will not know the container: undo it like any other failure.
         guard.child = Some((pid, started.pidfd));
@@ -478,8 +472,6 @@ impl Launch<'_> {
     /// Clones the init stage and does the runtime's half of its work. False: it was killed at birth.
     fn attempt(&mut self, container: &mut State, guard: &mut Guard, into_cgroup: bool) -> Result<bool> {
         let (wire, child_wire) = Wire::pair().context("make the wire to the init stage")?;
-        let new_network = self.plan.namespaces.network_by_runtime();
-        let myself = std::process::id() as i32;
         let (sources, child_sources) = self.sources()?;
         let child = Container {
             plan: self.plan,
@@ -495,11 +487,7 @@ impl Launch<'_> {
             cgroup_view: self.cgroup.view()?,
             join: open_namespaces(self.plan)?,
             seal: self.seal.as_ref().map(|seal| (seal, self.plan.namespaces.makes(libc::CLONE_NEWPID))),
-            runtime: if new_network {
-                Some(process::pidfd_open(myself).context("open the own process")?)
-            } else {
-                None
-            },
+            ahead: self.ahead.as_ref().map(Ahead::pidfd),
             sources: child_sources,
             console: self
                 .request
@@ -546,7 +534,7 @@ impl Launch<'_> {
             group.enter(pid)?;
         }
         if let Some(devices) = &mut guard.net_devices
-            && !self.plan.namespaces.network_by_runtime()
+            && self.ahead.is_none()
         {
             // The child has its network namespace, and waits until its ids are mapped: settings come later.
             let file =
@@ -561,16 +549,13 @@ impl Launch<'_> {
         log::debug(format_args!("child process in init(): pid {pid}"));
 
         // The child mounts meanwhile: the network namespace alone is a fifth of a container start.
-        if new_network {
-            if !self.in_new_network {
-                self.make_network()?;
-                self.in_new_network = true;
-            }
+        if let Some(ahead) = &self.ahead {
+            ahead.made().context("make the network namespace")?;
             if let Some(devices) = &mut guard.net_devices {
                 // Before settings for them are written in the child.
-                devices.move_here(&self.plan.net_devices)?;
+                devices.move_into(&self.plan.net_devices, ahead.pidfd())?;
             }
-            wire.send(Kind::NetworkReady).context(TELL)?;
+            wire.send(Kind::NamespacesReady).context(TELL)?;
         }
         wire.limit(LOOK_AFTER).context("limit the wait for the init stage")?;
         // The mount is the child's by now, or the child's copy is the last one.
@@ -621,16 +606,6 @@ impl Launch<'_> {
             Frame::End if !self.request.gate => Ok(true),
             other => self.ended(other, guard, into_cgroup),
         }
-    }
-
-    /// Enters a new network namespace: the one that was begun, where it has come to an end.
-    fn make_network(&mut self) -> Result<()> {
-        const WHAT: &str = "make the network namespace";
-        if let Some(Ok(file)) = self.ahead.take().map(Ahead::take) {
-            return process::setns(file.as_fd(), libc::CLONE_NEWNET).context(WHAT);
-        }
-        process::unshare(libc::CLONE_NEWNET).context(WHAT)?;
-        crate::sys::net::loopback_up().context("switch the loopback interface on")
     }
 
     /// Both ends of the socket for sources that the container's root cannot reach, where the runtime has more rights.
@@ -746,13 +721,6 @@ impl Launch<'_> {
     }
 
     fn run_runtime_hooks(&mut self, guard: &mut Guard, pid: i32) -> Result<()> {
-        if let Some(home) = &self.home_network
-            && self.in_new_network
-        {
-            process::setns(home.as_fd(), libc::CLONE_NEWNET)
-                .context("return to the own network namespace")?;
-            // From now on there is no way back for a second attempt, and none is made once hooks have run.
-        }
         guard.run_runtime_hooks(self.hooks, pid)
     }
 }

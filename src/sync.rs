@@ -8,9 +8,9 @@
 //!   systemd makes the cgroup                 } only with the systemd driver; the child
 //!   ── CgroupReady ────────────────────────▶ } waits before anything else
 //!   writes the maps of a user namespace       } only with a new user namespace, which owns the other
-//!   ── Mapped ─────────────────────────────▶ } namespaces: then there is no NetworkReady
-//!   makes the network namespace
-//!   ── NetworkReady ───────────────────────▶ enters it (setns on the runtime's pidfd), mounts sysfs
+//!   ── Mapped ─────────────────────────────▶ } namespaces: then there is no NamespacesReady
+//!   those of network, IPC, UTS are made
+//!   ── NamespacesReady ────────────────────▶ enters them (setns on a pidfd), mounts sysfs, mqueue
 //!   ◀───────────────── NeedSource{index} ──  only in a user namespace: a bind mount that its root cannot reach
 //!   loads the device program, limits, state
 //!   ◀─────────────────────── MountsDone ──   } only if there are prestart or
@@ -48,8 +48,8 @@ const FILTER_MAX: usize = 4 + 8 * MAX_INSTRUCTIONS;
 /// What a frame says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// The runtime is in the container's network namespace.
-    NetworkReady,
+    /// The namespaces that are made ahead are there.
+    NamespacesReady,
     /// The child has mounted everything and waits for hooks.
     MountsDone,
     /// prestart and createRuntime hooks have run.
@@ -79,7 +79,7 @@ pub enum Kind {
 }
 
 const KINDS: [Kind; 14] = [
-    Kind::NetworkReady,
+    Kind::NamespacesReady,
     Kind::MountsDone,
     Kind::HooksDone,
     Kind::Proceed,

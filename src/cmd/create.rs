@@ -41,6 +41,10 @@ pub fn request(
         Some(seal) => Ok(seal),
         None => exe::prepare().map_err(|_| spawn::NeedsRestart.into()),
     };
+    if sealed.is_err() {
+        // It would outlive this program.
+        bundle.ahead = None;
+    }
     let seal = spawn::restart_if_needed(sealed, signal_mask)?;
     let listen_fds = activation();
     let preserve_fds = preserved(args.preserve_fds, listen_fds)?;

@@ -98,7 +98,7 @@ fn bring_back(
         }
         return Err(error);
     }
-    spawn::finish(request, guard, state, None, notify)
+    spawn::finish(request, guard, state, notify)
 }
 
 fn work(

@@ -46,7 +46,6 @@ pub fn run(global: &Global, args: cli::Run, ahead: Option<Ahead>) -> Result<Exit
     // This process waits and ends: giving back memory piece by piece would only cost time.
     std::mem::forget(request);
     let console = console.map(Console::take_over).transpose()?;
-    return_home(&started)?;
     if !started.state.poststart.is_empty()
         && let Err(error) = start::after_start(&started.state)
     {
@@ -76,20 +75,9 @@ pub fn wait(started: Started, signals: Signals, console: Option<Console>, keep: 
 
 /// What follows the program's start when nobody waits for its end.
 fn after_start(started: Started) -> Result<Started> {
-    return_home(&started)?;
     if let Err(error) = start::after_start(&started.state) {
         delete::destroy(started.dir, &started.state, true)?;
         return Err(error);
     }
     Ok(started)
-}
-
-/// Hooks run in the runtime's own network namespace.
-fn return_home(started: &Started) -> Result<()> {
-    match &started.home_network {
-        Some(network) => {
-            process::setns(network.as_fd(), libc::CLONE_NEWNET).context("return to the own network namespace")
-        }
-        None => Ok(()),
-    }
 }

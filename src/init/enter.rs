@@ -135,22 +135,22 @@ pub fn keyring(name: Option<&CStr>, in_user_namespace: bool) -> Result<()> {
 
 /// Switches lo on in a network namespace that belongs to the user namespace; in any other the runtime does it.
 pub fn loopback(namespaces: &Namespaces) -> Result<()> {
-    if namespaces.makes(libc::CLONE_NEWNET) && !namespaces.network_by_runtime() {
+    if namespaces.makes(libc::CLONE_NEWNET) && namespaces.made_ahead() == 0 {
         crate::sys::net::loopback_up()
     } else {
         Ok(())
     }
 }
 
-/// Takes over the network namespace that the runtime has made meanwhile; once. What there is to cover in procfs is covered
-/// before, in the time until that comes.
-pub fn network(child: &mut Container, root: BorrowedFd) -> Outcome {
-    let Some(runtime) = child.runtime.take() else { return Ok(()) };
+/// Enters the namespaces that the runtime has had made meanwhile; once. What there is to cover in procfs is covered before, in
+/// the time until they are there.
+pub fn made_ahead(child: &mut Container, root: BorrowedFd) -> Outcome {
+    let Some(process) = child.ahead.take() else { return Ok(()) };
     if child.plan.masks_early {
         mask::apply_early(child.plan, root, &mut child.covers)?;
     }
-    child.wire.expect(Kind::NetworkReady).at(Step::NewNamespace)?;
-    process::setns(runtime.as_fd(), libc::CLONE_NEWNET).at(Step::NewNamespace)
+    child.wire.expect(Kind::NamespacesReady).at(Step::NewNamespace)?;
+    process::setns(process, child.plan.namespaces.made_ahead()).at(Step::NewNamespace)
 }
 
 /// A container that was never started ends by what usually ends a program, although its first process is not the program

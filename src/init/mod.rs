@@ -83,8 +83,8 @@ pub struct Container<'a> {
     pub join: Vec<(OwnedFd, i32, usize)>,
     /// The protection of the executable, and whether it is to be applied here.
     pub seal: Option<(&'a crate::sys::exe::Seal, bool)>,
-    /// The runtime itself, to take its network namespace from.
-    pub runtime: Option<OwnedFd>,
+    /// The process that makes namespaces, to enter them: see [`crate::plan::namespaces::Namespaces::made_ahead`].
+    pub ahead: Option<std::os::fd::BorrowedFd<'a>>,
     /// Where the runtime passes sources of mounts that are out of reach.
     pub sources: Option<OwnedFd>,
     /// Where to send the terminal.
@@ -168,7 +168,7 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
     if !plan.devices_early {
         devices::make_all(plan, root.as_fd())?;
     }
-    enter::network(child, root.as_fd())?;
+    enter::made_ahead(child, root.as_fd())?;
 
     // The runtime's hooks see the mounts done, the network namespace there and the old root still in place.
     if plan.runtime_hooks {
@@ -190,7 +190,7 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
     mounts::make_readonly(readonly)?;
     // Writes to /proc/sys go before the masks make it read-only, through a procfs of our own (CVE-2025-52881).
     root::sysctl(&plan.sysctl, child.settings.take())?;
-    // Masks are the last mounts: nothing may be mounted over them. Those that nothing could be were made in `enter::network`.
+    // Masks are the last mounts: nothing may be mounted over them. Those that nothing could be were made in `enter::made_ahead`.
     mask::apply(plan, root.as_fd(), &mut child.covers)?;
     if let Some(name) = &plan.hostname {
         process::sethostname(name.as_bytes()).at(Step::Hostname)?;

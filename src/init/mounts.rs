@@ -27,12 +27,11 @@ pub fn mount_all(child: &mut Container, root: BorrowedFd) -> Outcome<Vec<(usize,
         let made = match &entry.kind {
             Kind::Bind(bind) => Some(binds::bind(child, entry, bind, root)?),
             Kind::Filesystem(filesystem) => {
-                // sysfs shows the network namespace of the process that mounts it.
-                if filesystem.fstype.as_c_str() == c"sysfs" {
-                    if plan.devices_early && child.runtime.is_some() {
+                if entry.shows(plan.namespaces.made_ahead()) && child.ahead.is_some() {
+                    if plan.devices_early {
                         devices::make_all(plan, root)?;
                     }
-                    enter::network(child, root)?;
+                    enter::made_ahead(child, root)?;
                 }
                 new_filesystem(plan, entry, filesystem, root)?
             }

@@ -50,9 +50,9 @@ pub struct Plan {
     pub mounts: Vec<Mount>,
     /// The order in which they are made: see [`mounts::order`].
     pub mount_order: Vec<usize>,
-    /// The devices can be made before sysfs is mounted, while its network namespace is being made.
+    /// The devices can be made while namespaces are being made, before what shows those is mounted.
     pub devices_early: bool,
-    /// Paths below `/proc` can be masked before sysfs is mounted, while its network namespace is being made.
+    /// Paths below `/proc` can be masked while namespaces are being made, before what shows those is mounted.
     pub masks_early: bool,
     /// No filesystem to be mounted has a file as its source or among its parameters, which could be named from the working
     /// directory: see [`mounts::name_no_file`].
@@ -86,7 +86,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// May this path be masked, or made read-only, while the network namespace is being made? Only a name directly in procfs:
+    /// May this path be masked, or made read-only, while namespaces are being made? Only a name directly in procfs:
     /// what lies below some shows the namespaces of whoever looks, so that a mask would be on another's file. Nor a process.
     pub fn covers_early(&self, path: &CStr) -> bool {
         let is_common = |name: &[u8]| {
@@ -153,9 +153,9 @@ pub fn compile(spec: &Spec, id: &str, bundle: &Path, rootfs: &Path, options: Opt
         })?),
     };
     let mounts = mounts::compile(spec.mounts().as_deref().unwrap_or_default(), bundle, rootfs, &namespaces)?;
-    let new_network = namespaces.network_by_runtime();
-    let mount_order = mounts::order(&mounts, new_network);
-    let devices_early = new_network && mounts::leaves_dev_alone_from_sysfs(&mounts, &mount_order);
+    let ahead = namespaces.made_ahead();
+    let mount_order = mounts::order(&mounts, ahead);
+    let devices_early = mounts::leaves_dev_alone(&mounts, &mount_order, ahead, own_devices.as_ref());
     let create_container = list(hooks.and_then(|h| h.create_container().as_ref()));
     #[allow(deprecated)]
     let runtime_hooks = hooks.is_some_and(|h| {
@@ -168,7 +168,7 @@ pub fn compile(spec: &Spec, id: &str, bundle: &Path, rootfs: &Path, options: Opt
             && create_container.is_empty()
             && !runtime_hooks
             && !mounts.iter().any(|mount| mount.readonly_last)
-            && mounts::leaves_proc_alone_from_sysfs(&mounts, &mount_order),
+            && mounts::leaves_proc_alone(&mounts, &mount_order, ahead),
         devices_early,
         mounts_name_no_file: mounts::name_no_file(&mounts),
         mount_order,

@@ -1,11 +1,12 @@
 //! `mounts` → what to mount where, with each option turned into the flags that the kernel's mount calls take.
 
+use super::devices::Devices;
 use super::ids::Maps;
 use super::namespaces::Namespaces;
 use super::{c_path, c_string, mount_options};
 use crate::sys::mount::{MountAttr, attr};
 use anyhow::{Result, anyhow, bail};
-use std::ffi::{CString, OsStr};
+use std::ffi::{CStr, CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -30,13 +31,23 @@ pub struct Mount {
 impl Mount {
     /// Its destination as a path.
     fn path(&self) -> &Path {
-        Path::new(OsStr::from_bytes(self.destination.to_bytes()))
+        path_of(&self.destination)
+    }
+
+    /// Is it a filesystem that shows one of these namespaces of the process that mounts it, by `CLONE_NEW*` flags?
+    pub fn shows(&self, namespaces: i32) -> bool {
+        namespaces & libc::CLONE_NEWNET != 0 && self.is_new(&SYSFS)
+            || namespaces & libc::CLONE_NEWIPC != 0 && self.is_new(&MQUEUE)
     }
 
     /// Is it a new filesystem of one of these types?
     fn is_new(&self, types: &[&[u8]]) -> bool {
         matches!(&self.kind, Kind::Filesystem(fs) if types.contains(&fs.fstype.to_bytes()))
     }
+}
+
+fn path_of(text: &CStr) -> &Path {
+    Path::new(OsStr::from_bytes(text.to_bytes()))
 }
 
 /// What a mount shows.
@@ -154,21 +165,26 @@ pub fn set_label(mounts: &mut [Mount], label: &str, option: Option<&str>) -> Res
     Ok(())
 }
 
-/// Filesystems that the kernel makes of nothing, whose source is but a word: plain ones, and that which shows the network
-/// namespace of who mounts it.
-const PLAIN: [&[u8]; 4] = [b"proc", b"tmpfs", b"devpts", b"mqueue"];
+/// Filesystems that the kernel makes of nothing, whose source is but a word: plain ones, and those which show the network and the
+/// IPC namespace of who mounts them.
+const PLAIN: [&[u8]; 3] = [b"proc", b"tmpfs", b"devpts"];
 const SYSFS: [&[u8]; 1] = [b"sysfs"];
+const MQUEUE: [&[u8]; 1] = [b"mqueue"];
+/// Where engines mount message queues.
+const MQUEUE_DIR: &str = "/dev/mqueue";
 
-/// The order of the list, but for one thing: with a new network namespace a sysfs, and what follows below it, waits
-/// until the plain filesystems below `/dev` after it are mounted, where no process can tell the difference. The runtime makes
-/// that namespace meanwhile, which takes longer than all of them. Bind mounts are never overtaken: their destinations may lead
-/// anywhere through links of the image.
-pub fn order(mounts: &[Mount], new_network: bool) -> Vec<usize> {
+/// The order of the list, but for one thing: a sysfs that shows a namespace which is made `ahead` (`CLONE_NEW*` flags), what
+/// follows below it, and what shows another such, waits until the plain filesystems below `/dev` after it are mounted, where no process can tell the
+/// difference. The namespace is made meanwhile, which takes longer than all of them. Bind mounts are never overtaken: their
+/// destinations may lead anywhere through links of the image.
+pub fn order(mounts: &[Mount], ahead: i32) -> Vec<usize> {
     let mut order: Vec<usize> = (0..mounts.len()).collect();
-    let plain = |mount: &Mount| mount.destination.to_bytes().starts_with(b"/dev/") && mount.is_new(&PLAIN);
-    let Some(sysfs) = mounts.iter().position(|mount| mount.is_new(&SYSFS)).filter(|_| new_network) else {
-        return order;
+    let plain = |mount: &Mount| {
+        let queues = mount.is_new(&MQUEUE) && !mount.shows(ahead);
+        mount.destination.to_bytes().starts_with(b"/dev/") && (mount.is_new(&PLAIN) || queues)
     };
+    let sysfs = |mount: &Mount| mount.is_new(&SYSFS) && mount.shows(ahead);
+    let Some(sysfs) = mounts.iter().position(sysfs) else { return order };
     let related = |a: &Mount, b: &Mount| a.path().starts_with(b.path()) || b.path().starts_with(a.path());
     /// More than any configuration has below sysfs.
     const WAITING_MAX: usize = 64;
@@ -180,7 +196,9 @@ pub fn order(mounts: &[Mount], new_network: bool) -> Vec<usize> {
         match &mount.kind {
             _ if free && plain(mount) => now.push(at),
             // Each mount is compared with all that wait.
-            Kind::Cgroup { .. } | Kind::Filesystem(_) if !free && waiting.len() < WAITING_MAX => {
+            Kind::Cgroup { .. } | Kind::Filesystem(_)
+                if (!free || mount.shows(ahead)) && waiting.len() < WAITING_MAX =>
+            {
                 waiting.push(at)
             }
             _ => break,
@@ -192,13 +210,18 @@ pub fn order(mounts: &[Mount], new_network: bool) -> Vec<usize> {
     order
 }
 
-/// Is there a sysfs, and neither it nor anything mounted after it in `order` on or below `/dev`? A link of the image that
-/// leads a later mount there only covers what is in `/dev`, in either order.
-pub fn leaves_dev_alone_from_sysfs(mounts: &[Mount], order: &[usize]) -> bool {
-    let Some(sysfs) = order.iter().position(|&at| mounts[at].is_new(&SYSFS)) else { return false };
-    order[sysfs..].iter().all(|&at| {
-        !mounts[at].path().starts_with("/dev")
-            && matches!(&mounts[at].kind, Kind::Cgroup { .. } | Kind::Filesystem(_) | Kind::Bind(_))
+/// Is there something that shows a namespace which is made `ahead`, and neither it nor anything mounted after it in `order` on or
+/// below `/dev`, but message queues at their usual place where no device is? A link of the image that leads a later mount there
+/// only covers what is in `/dev`, in either order.
+pub fn leaves_dev_alone(mounts: &[Mount], order: &[usize], ahead: i32, devices: Option<&Devices>) -> bool {
+    let Some(first) = order.iter().position(|&at| mounts[at].shows(ahead)) else { return false };
+    let device_there =
+        devices.is_some_and(|all| all.nodes.iter().any(|node| path_of(&node.path).starts_with(MQUEUE_DIR)));
+    order[first..].iter().all(|&at| {
+        let mount = &mounts[at];
+        let queues = mount.is_new(&MQUEUE) && mount.path() == Path::new(MQUEUE_DIR) && !device_there;
+        (queues || !mount.path().starts_with("/dev"))
+            && matches!(&mount.kind, Kind::Cgroup { .. } | Kind::Filesystem(_) | Kind::Bind(_))
     })
 }
 
@@ -232,23 +255,37 @@ pub fn name_no_file(mounts: &[Mount]) -> bool {
         parameters.iter().all(|(key, _)| PLAIN_PARAMETERS.contains(&key.to_bytes()))
     };
     mounts.iter().all(|mount| match &mount.kind {
-        Kind::Filesystem(fs) => (mount.is_new(&PLAIN) || mount.is_new(&SYSFS)) && plain(&fs.parameters),
+        Kind::Filesystem(fs) => {
+            [&PLAIN[..], &SYSFS, &MQUEUE].iter().any(|types| mount.is_new(types)) && plain(&fs.parameters)
+        }
         Kind::Cgroup { parameters, .. } => plain(parameters),
         Kind::Remount(parameters) => parameters.as_deref().is_none_or(plain),
         Kind::Bind(_) => true,
     })
 }
 
-/// Is a procfs at `/proc` when a sysfs comes, at `/sys`, and from there on nothing but sysfs and cgroups below that? No link of
-/// the image leads those elsewhere.
-pub fn leaves_proc_alone_from_sysfs(mounts: &[Mount], order: &[usize]) -> bool {
-    let Some(sysfs) = order.iter().position(|&at| mounts[at].is_new(&SYSFS)) else { return false };
-    let (before, after) = order.split_at(sysfs);
-    before.iter().any(|&at| mounts[at].is_new(&[b"proc"]) && mounts[at].destination.as_c_str() == c"/proc")
-        && mounts[after[0]].destination.as_c_str() == c"/sys"
-        && after.iter().all(|&at| {
-            mounts[at].path().starts_with("/sys")
-                && (mounts[at].is_new(&SYSFS) || matches!(mounts[at].kind, Kind::Cgroup { .. }))
+/// Is a procfs at `/proc` when something comes that shows a namespace which is made `ahead`, and from there on nothing but sysfs at
+/// `/sys`, cgroups below that, and message queues in a `/dev` that is new? No link of the image leads those elsewhere.
+pub fn leaves_proc_alone(mounts: &[Mount], order: &[usize], ahead: i32) -> bool {
+    let Some(first) = order.iter().position(|&at| mounts[at].shows(ahead)) else { return false };
+    let (before, after) = order.split_at(first);
+    let has_proc = before
+        .iter()
+        .any(|&at| mounts[at].is_new(&[b"proc"]) && mounts[at].destination.as_c_str() == c"/proc");
+    let mut below_dev = before.iter().map(|&at| &mounts[at]).filter(|mount| mount.path().starts_with("/dev"));
+    let copied = |mount: &Mount| matches!(&mount.kind, Kind::Filesystem(fs) if fs.copy_up);
+    let new_dev = below_dev
+        .next()
+        .is_some_and(|dev| dev.is_new(&[b"tmpfs"]) && dev.path() == Path::new("/dev") && !copied(dev))
+        && below_dev.all(|mount| mount.is_new(&PLAIN) && !copied(mount));
+    let (queues, rest): (Vec<&Mount>, Vec<&Mount>) =
+        after.iter().map(|&at| &mounts[at]).partition(|mount| mount.is_new(&MQUEUE));
+    has_proc
+        && queues.iter().all(|mount| new_dev && mount.path() == Path::new(MQUEUE_DIR))
+        && rest.first().is_none_or(|mount| mount.is_new(&SYSFS) && mount.path() == Path::new("/sys"))
+        && rest.iter().all(|mount| {
+            mount.path().starts_with("/sys")
+                && (mount.is_new(&SYSFS) || matches!(mount.kind, Kind::Cgroup { .. }))
         })
 }
 
@@ -393,7 +430,6 @@ pub fn clean(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::ffi::CStr;
 
     fn one(json: &str) -> Result<Mount, String> {
         let mount: oci_spec::runtime::Mount = serde_json::from_str(json).unwrap();
@@ -498,14 +534,26 @@ mod tests {
         compile(&mounts, Path::new("/"), Path::new("/rootfs"), &Namespaces::default()).unwrap()
     }
 
+    const AHEAD: i32 = libc::CLONE_NEWNET | libc::CLONE_NEWIPC;
+
     #[test]
-    fn procfs_is_left_alone_by_sysfs_and_cgroups_only() {
+    fn procfs_is_left_alone_by_sysfs_cgroups_and_queues_only() {
+        const DEV: (&str, &str) = ("/dev", "tmpfs");
+        const QUEUES: (&str, &str) = ("/dev/mqueue", "mqueue");
         for (entries, alone) in [
             (
                 &[("/proc", "proc"), ("/etc/x", "bind"), ("/sys", "sysfs"), ("/sys/fs/cgroup", "cgroup")][..],
                 true,
             ),
             (&[("/proc", "proc"), ("/sys", "sysfs")], true),
+            (&[("/proc", "proc"), DEV, ("/dev/pts", "devpts"), QUEUES, ("/sys", "sysfs")], true),
+            (&[("/proc", "proc"), DEV, ("/sys", "sysfs"), QUEUES], true),
+            (&[("/proc", "proc"), DEV, QUEUES], true),
+            (&[("/proc", "proc"), QUEUES, ("/sys", "sysfs")], false),
+            (&[("/proc", "proc"), DEV, ("/dev/x", "bind"), QUEUES, ("/sys", "sysfs")], false),
+            (&[("/proc", "proc"), ("/dev", "bind"), QUEUES, ("/sys", "sysfs")], false),
+            (&[("/proc", "proc"), DEV, ("/dev/q", "mqueue"), ("/sys", "sysfs")], false),
+            (&[("/proc", "proc"), DEV, QUEUES, ("/sys/x", "sysfs")], false),
             (&[("/proc", "proc"), ("/sys", "sysfs"), ("/etc/hosts", "bind")], false),
             (&[("/proc", "proc"), ("/sys", "sysfs"), ("/cgroup", "cgroup")], false),
             (&[("/proc", "proc"), ("/sys", "sysfs"), ("/sys/x", "tmpfs")], false),
@@ -517,7 +565,33 @@ mod tests {
         ] {
             let mounts = list(entries);
             let order: Vec<usize> = (0..mounts.len()).collect();
-            assert_eq!(leaves_proc_alone_from_sysfs(&mounts, &order), alone, "{entries:?}");
+            assert_eq!(leaves_proc_alone(&mounts, &order, AHEAD), alone, "{entries:?}");
+        }
+    }
+
+    #[test]
+    fn dev_is_left_alone_but_for_queues() {
+        let node = |path: &str| {
+            let device = format!(r#"{{"devices":[{{"path":"{path}","type":"c","major":1,"minor":3}}]}}"#);
+            super::super::devices::compile(&serde_json::from_str(&device).unwrap(), &[]).unwrap()
+        };
+        let usual = [("/dev", "tmpfs"), ("/dev/mqueue", "mqueue"), ("/sys", "sysfs")];
+        for (entries, device, alone) in [
+            (&usual[..], "/dev/x", true),
+            (&usual, "/dev/mqueue/x", false),
+            (&[("/dev", "tmpfs"), ("/sys", "sysfs"), ("/x", "bind")], "/dev/x", true),
+            (&[("/dev", "tmpfs"), ("/dev/q", "mqueue"), ("/sys", "sysfs")], "/dev/x", false),
+            (&[("/dev", "tmpfs"), ("/sys", "sysfs"), ("/dev/x", "bind")], "/dev/x", false),
+            (&[("/dev", "tmpfs"), ("/x", "bind")], "/dev/x", false),
+        ] {
+            let mounts = list(entries);
+            let order: Vec<usize> = (0..mounts.len()).collect();
+            let devices = node(device);
+            assert_eq!(
+                leaves_dev_alone(&mounts, &order, AHEAD, devices.as_ref()),
+                alone,
+                "{entries:?} {device}"
+            );
         }
     }
 
@@ -549,13 +623,14 @@ mod tests {
             ("/etc/hosts", "bind"),
             ("/dev/late", "tmpfs"),
         ]);
-        assert_eq!(order(&docker, true), [0, 1, 4, 5, 2, 3, 6, 7]);
-        assert_eq!(order(&docker, false), [0, 1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(order(&docker, libc::CLONE_NEWNET), [0, 1, 4, 5, 2, 3, 6, 7]);
+        assert_eq!(order(&docker, AHEAD), [0, 1, 5, 2, 3, 4, 6, 7]);
+        assert_eq!(order(&docker, 0), [0, 1, 2, 3, 4, 5, 6, 7]);
         let below =
             list(&[("/sys", "sysfs"), ("/sys/x", "tmpfs"), ("/dev/a", "tmpfs"), ("/sys/x/y", "bind")]);
-        assert_eq!(order(&below, true), [2, 0, 1, 3]);
+        assert_eq!(order(&below, AHEAD), [2, 0, 1, 3]);
         let elsewhere = list(&[("/sys", "sysfs"), ("/a", "tmpfs"), ("/dev/b", "tmpfs")]);
-        assert_eq!(order(&elsewhere, true), [0, 1, 2]);
+        assert_eq!(order(&elsewhere, AHEAD), [0, 1, 2]);
     }
 
     #[test]

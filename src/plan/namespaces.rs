@@ -42,10 +42,13 @@ impl Namespaces {
         self.join.iter().find(|join| join.flag == flag)
     }
 
-    /// The runtime makes the network namespace while the init stage mounts. Not with a user namespace, which must own it:
-    /// there it is made together with the others.
-    pub fn network_by_runtime(&self) -> bool {
-        self.makes(libc::CLONE_NEWNET) && !self.private(libc::CLONE_NEWUSER)
+    /// Those that a second process of the runtime makes (`sys::ahead`), by `CLONE_NEW*` flags, while the init stage mounts: a
+    /// new network namespace, and with that others that take long. Not with a user namespace, which must own them: there they
+    /// are made together with it.
+    pub fn made_ahead(&self) -> i32 {
+        const WITH_NETWORK: i32 = libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+        let ahead = self.makes(libc::CLONE_NEWNET) && !self.private(libc::CLONE_NEWUSER);
+        if ahead { self.new & WITH_NETWORK } else { 0 }
     }
 
     /// A process between the runtime and the init process joins namespaces: those that are joined with the runtime's
@@ -63,8 +66,7 @@ impl Namespaces {
         let later = libc::CLONE_NEWCGROUP | CLONE_NEWTIME;
         // What the kernel makes with an IPC namespace belongs to whom makes it.
         let ipc = if self.makes(libc::CLONE_NEWUSER) { libc::CLONE_NEWIPC } else { 0 };
-        let network = if self.network_by_runtime() { libc::CLONE_NEWNET } else { 0 };
-        self.new & !later & !ipc & !network
+        self.new & !later & !ipc & !self.made_ahead()
     }
 
     /// Every configured namespace.

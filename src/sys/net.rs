@@ -3,24 +3,9 @@
 use super::{Result, raw};
 use std::os::fd::RawFd;
 
-/// The network namespace of a socket (Linux 4.9), linux/sockios.h.
-const SIOCGSKNS: libc::c_long = 0x894c;
-
 /// Switches the loopback interface of this process's network namespace on. Uses neither errno nor the heap.
 pub fn loopback_up() -> Result<()> {
     with_socket(switch_loopback_on)
-}
-
-/// The same, and a descriptor of the namespace: what `/proc/self/ns/net` opens, without looking for it in procfs (15 us).
-pub fn loopback_up_and_namespace() -> Result<RawFd> {
-    with_socket(|socket| {
-        switch_loopback_on(socket)?;
-        // SAFETY: no memory is passed. The kernel makes the descriptor close-on-exec.
-        match unsafe { raw::call(libc::SYS_ioctl, [socket, SIOCGSKNS, 0, 0, 0]) } {
-            Ok(fd) => Ok(fd as RawFd),
-            Err(_) => raw::open(c"/proc/self/ns/net", libc::O_RDONLY),
-        }
-    })
 }
 
 /// A local socket, because a kernel may have no IPv4.

@@ -4,6 +4,8 @@ use super::tests;
 use crate::container::reap;
 use crate::cx::{Cx, eq, same, skip};
 use anyhow::{Context, Result, ensure};
+use nix::mqueue::{MQ_OFlag, mq_open, mq_unlink};
+use nix::sys::stat::Mode;
 use serde_json::{Value, json};
 use std::fs;
 use std::process::{Child, Command, Stdio};
@@ -314,9 +316,23 @@ fn network_new_has_loopback_only(cx: &Cx) -> Result<()> {
     ])
 }
 
+/// Message queues are those of the namespace that was mounted from: in the container there is none, wherever in the list the mount
+/// stands.
 fn ipc_new_is_empty(cx: &Cx) -> Result<()> {
-    let mut b = cx.bundle()?;
-    b.expect(&[(&["ls", "/dev/mqueue"], "[]"), (&["ls", "/dev/shm"], "[]")])
+    let name = format!("/{}", cx.id());
+    let flags = MQ_OFlag::O_CREAT | MQ_OFlag::O_RDWR;
+    let _queue = mq_open(name.as_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR, None)?;
+    let empty = |last: bool| {
+        let mut b = cx.bundle()?;
+        if last {
+            let queues = json!({"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue"});
+            b.without_mount("/dev/mqueue").push("/mounts", queues);
+        }
+        b.expect(&[(&["ls", "/dev/mqueue"], "[]"), (&["ls", "/dev/shm"], "[]")])
+    };
+    let seen = empty(false).and_then(|()| empty(true));
+    mq_unlink(name.as_str())?;
+    seen
 }
 
 fn uts_joined_keeps_its_name(cx: &Cx) -> Result<()> {
