@@ -75,7 +75,7 @@ fn run(program: &str, global: &Global, command: Command, failure: u8) -> ExitCod
     };
     // First, because it takes longer than everything else that follows before the init stage is cloned.
     let starts = matches!(command, Command::Create(_) | Command::Run(_));
-    let ahead = if starts && sys::process::is_root() { Ahead::begin() } else { None };
+    let ahead = if starts && sys::process::is_root() { Ahead::begin().ok() } else { None };
     if !matches!(command, Command::Exec(_)) {
         // The code of exec is replaced as its first act.
         sys::layout::map_start();

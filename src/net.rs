@@ -23,7 +23,7 @@ impl Side {
     }
 }
 
-/// The runtime's side, kept before it leaves its network namespace, and what has been moved away from it.
+/// The runtime's side, and what has been moved away from it.
 pub struct Devices {
     home: Side,
     away: Option<Side>,

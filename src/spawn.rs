@@ -548,9 +548,9 @@ impl Launch<'_> {
         }
         log::debug(format_args!("child process in init(): pid {pid}"));
 
-        // The child mounts meanwhile: the network namespace alone is a fifth of a container start.
+        // The child mounts meanwhile: the network namespace alone is a quarter of a container start.
         if let Some(ahead) = &self.ahead {
-            ahead.made().context("make the network namespace")?;
+            ahead.made().context("make namespaces")?;
             if let Some(devices) = &mut guard.net_devices {
                 // Before settings for them are written in the child.
                 devices.move_into(&self.plan.net_devices, ahead.pidfd())?;

@@ -133,7 +133,7 @@ pub fn keyring(name: Option<&CStr>, in_user_namespace: bool) -> Result<()> {
     }
 }
 
-/// Switches lo on in a network namespace that belongs to the user namespace; in any other the runtime does it.
+/// Switches lo on in a network namespace that belongs to the user namespace; in any other who makes it does.
 pub fn loopback(namespaces: &Namespaces) -> Result<()> {
     if namespaces.makes(libc::CLONE_NEWNET) && namespaces.made_ahead() == 0 {
         crate::sys::net::loopback_up()

@@ -34,6 +34,11 @@ impl Mount {
         path_of(&self.destination)
     }
 
+    /// Is that its destination?
+    fn is_at(&self, path: &str) -> bool {
+        self.path() == Path::new(path)
+    }
+
     /// Is it a filesystem that shows one of these namespaces of the process that mounts it, by `CLONE_NEW*` flags?
     pub fn shows(&self, namespaces: i32) -> bool {
         namespaces & libc::CLONE_NEWNET != 0 && self.is_new(&SYSFS)
@@ -170,13 +175,14 @@ pub fn set_label(mounts: &mut [Mount], label: &str, option: Option<&str>) -> Res
 const PLAIN: [&[u8]; 3] = [b"proc", b"tmpfs", b"devpts"];
 const SYSFS: [&[u8]; 1] = [b"sysfs"];
 const MQUEUE: [&[u8]; 1] = [b"mqueue"];
+const OF_NOTHING: [&[&[u8]]; 3] = [&PLAIN, &SYSFS, &MQUEUE];
 /// Where engines mount message queues.
 const MQUEUE_DIR: &str = "/dev/mqueue";
 
-/// The order of the list, but for one thing: a sysfs that shows a namespace which is made `ahead` (`CLONE_NEW*` flags), what
-/// follows below it, and what shows another such, waits until the plain filesystems below `/dev` after it are mounted, where no process can tell the
-/// difference. The namespace is made meanwhile, which takes longer than all of them. Bind mounts are never overtaken: their
-/// destinations may lead anywhere through links of the image.
+/// The order of the list, but for one thing: a sysfs that shows a namespace which is made `ahead` (`CLONE_NEW*` flags), and what
+/// follows below it, waits until the plain filesystems below `/dev` after it are mounted, and so do message queues in a new
+/// `/dev`, where no process can tell the difference. The namespaces are made meanwhile, which takes longer than all of them. Bind
+/// mounts are never overtaken: their destinations may lead anywhere through links of the image.
 pub fn order(mounts: &[Mount], ahead: i32) -> Vec<usize> {
     let mut order: Vec<usize> = (0..mounts.len()).collect();
     let plain = |mount: &Mount| {
@@ -185,6 +191,9 @@ pub fn order(mounts: &[Mount], ahead: i32) -> Vec<usize> {
     };
     let sysfs = |mount: &Mount| mount.is_new(&SYSFS) && mount.shows(ahead);
     let Some(sysfs) = mounts.iter().position(sysfs) else { return order };
+    let waits = |at: usize, mount: &Mount| {
+        mount.shows(ahead) && mount.is_at(MQUEUE_DIR) && is_dev_new(mounts[..at].iter())
+    };
     let related = |a: &Mount, b: &Mount| a.path().starts_with(b.path()) || b.path().starts_with(a.path());
     /// More than any configuration has below sysfs.
     const WAITING_MAX: usize = 64;
@@ -197,7 +206,7 @@ pub fn order(mounts: &[Mount], ahead: i32) -> Vec<usize> {
             _ if free && plain(mount) => now.push(at),
             // Each mount is compared with all that wait.
             Kind::Cgroup { .. } | Kind::Filesystem(_)
-                if (!free || mount.shows(ahead)) && waiting.len() < WAITING_MAX =>
+                if (!free || waits(at, mount)) && waiting.len() < WAITING_MAX =>
             {
                 waiting.push(at)
             }
@@ -210,19 +219,31 @@ pub fn order(mounts: &[Mount], ahead: i32) -> Vec<usize> {
     order
 }
 
-/// Is there something that shows a namespace which is made `ahead`, and neither it nor anything mounted after it in `order` on or
-/// below `/dev`, but message queues at their usual place where no device is? A link of the image that leads a later mount there
-/// only covers what is in `/dev`, in either order.
+/// Is what is mounted at `/dev` new, and followed by nothing but filesystems without anything of the image's in them? Then no link
+/// leads what is mounted right below it elsewhere.
+fn is_dev_new<'m>(before: impl Iterator<Item = &'m Mount>) -> bool {
+    let empty = |mount: &Mount| match &mount.kind {
+        Kind::Filesystem(fs) => OF_NOTHING.iter().any(|types| mount.is_new(types)) && !fs.copy_up,
+        Kind::Cgroup { .. } => true,
+        _ => false,
+    };
+    let mut before = before.skip_while(|mount| !mount.is_at("/dev"));
+    before.next().is_some_and(|dev| dev.is_new(&[b"tmpfs"]) && empty(dev)) && before.all(empty)
+}
+
+/// May devices be made before what shows a namespace that is made `ahead`? They all lie in `/dev`, and neither that nor anything
+/// mounted after it in `order` is on or below `/dev`, but message queues at their usual place where no device is. A link of the
+/// image that leads a later mount there only covers what is in `/dev`, in either order.
 pub fn leaves_dev_alone(mounts: &[Mount], order: &[usize], ahead: i32, devices: Option<&Devices>) -> bool {
     let Some(first) = order.iter().position(|&at| mounts[at].shows(ahead)) else { return false };
-    let device_there =
-        devices.is_some_and(|all| all.nodes.iter().any(|node| path_of(&node.path).starts_with(MQUEUE_DIR)));
-    order[first..].iter().all(|&at| {
-        let mount = &mounts[at];
-        let queues = mount.is_new(&MQUEUE) && mount.path() == Path::new(MQUEUE_DIR) && !device_there;
-        (queues || !mount.path().starts_with("/dev"))
-            && matches!(&mount.kind, Kind::Cgroup { .. } | Kind::Filesystem(_) | Kind::Bind(_))
-    })
+    let nodes = || devices.iter().flat_map(|all| &all.nodes).map(|node| path_of(&node.path));
+    let device_there = nodes().any(|path| path.starts_with(MQUEUE_DIR));
+    nodes().all(|path| path.starts_with("/dev"))
+        && order[first..].iter().map(|&at| &mounts[at]).all(|mount| {
+            let queues = mount.is_new(&MQUEUE) && mount.is_at(MQUEUE_DIR) && !device_there;
+            (queues || !mount.path().starts_with("/dev"))
+                && matches!(&mount.kind, Kind::Cgroup { .. } | Kind::Filesystem(_) | Kind::Bind(_))
+        })
 }
 
 /// Parameters of these filesystems and of cgroup2 that neither name a file, as `pidns` of procfs does, nor are a flag of the
@@ -255,9 +276,7 @@ pub fn name_no_file(mounts: &[Mount]) -> bool {
         parameters.iter().all(|(key, _)| PLAIN_PARAMETERS.contains(&key.to_bytes()))
     };
     mounts.iter().all(|mount| match &mount.kind {
-        Kind::Filesystem(fs) => {
-            [&PLAIN[..], &SYSFS, &MQUEUE].iter().any(|types| mount.is_new(types)) && plain(&fs.parameters)
-        }
+        Kind::Filesystem(fs) => OF_NOTHING.iter().any(|types| mount.is_new(types)) && plain(&fs.parameters),
         Kind::Cgroup { parameters, .. } => plain(parameters),
         Kind::Remount(parameters) => parameters.as_deref().is_none_or(plain),
         Kind::Bind(_) => true,
@@ -269,24 +288,15 @@ pub fn name_no_file(mounts: &[Mount]) -> bool {
 pub fn leaves_proc_alone(mounts: &[Mount], order: &[usize], ahead: i32) -> bool {
     let Some(first) = order.iter().position(|&at| mounts[at].shows(ahead)) else { return false };
     let (before, after) = order.split_at(first);
-    let has_proc = before
-        .iter()
-        .any(|&at| mounts[at].is_new(&[b"proc"]) && mounts[at].destination.as_c_str() == c"/proc");
-    let mut below_dev = before.iter().map(|&at| &mounts[at]).filter(|mount| mount.path().starts_with("/dev"));
-    let copied = |mount: &Mount| matches!(&mount.kind, Kind::Filesystem(fs) if fs.copy_up);
-    let new_dev = below_dev
-        .next()
-        .is_some_and(|dev| dev.is_new(&[b"tmpfs"]) && dev.path() == Path::new("/dev") && !copied(dev))
-        && below_dev.all(|mount| mount.is_new(&PLAIN) && !copied(mount));
+    let before = || before.iter().map(|&at| &mounts[at]);
     let (queues, rest): (Vec<&Mount>, Vec<&Mount>) =
         after.iter().map(|&at| &mounts[at]).partition(|mount| mount.is_new(&MQUEUE));
-    has_proc
-        && queues.iter().all(|mount| new_dev && mount.path() == Path::new(MQUEUE_DIR))
-        && rest.first().is_none_or(|mount| mount.is_new(&SYSFS) && mount.path() == Path::new("/sys"))
-        && rest.iter().all(|mount| {
-            mount.path().starts_with("/sys")
-                && (mount.is_new(&SYSFS) || matches!(mount.kind, Kind::Cgroup { .. }))
-        })
+    let kernels = |mount: &Mount| mount.is_new(&SYSFS) || matches!(mount.kind, Kind::Cgroup { .. });
+    before().any(|mount| mount.is_new(&[b"proc"]) && mount.is_at("/proc"))
+        && (queues.is_empty() || is_dev_new(before()))
+        && queues.iter().all(|mount| mount.is_at(MQUEUE_DIR))
+        && rest.first().is_none_or(|mount| mount.is_new(&SYSFS) && mount.is_at("/sys"))
+        && rest.iter().all(|mount| mount.path().starts_with("/sys") && kernels(mount))
 }
 
 fn compile_one(
@@ -551,6 +561,8 @@ mod tests {
             (&[("/proc", "proc"), DEV, QUEUES], true),
             (&[("/proc", "proc"), QUEUES, ("/sys", "sysfs")], false),
             (&[("/proc", "proc"), DEV, ("/dev/x", "bind"), QUEUES, ("/sys", "sysfs")], false),
+            (&[("/proc", "proc"), DEV, ("/x", "bind"), QUEUES, ("/sys", "sysfs")], false),
+            (&[("/proc", "proc"), ("/x", "bind"), DEV, QUEUES, ("/sys", "sysfs")], true),
             (&[("/proc", "proc"), ("/dev", "bind"), QUEUES, ("/sys", "sysfs")], false),
             (&[("/proc", "proc"), DEV, ("/dev/q", "mqueue"), ("/sys", "sysfs")], false),
             (&[("/proc", "proc"), DEV, QUEUES, ("/sys/x", "sysfs")], false),
@@ -583,6 +595,7 @@ mod tests {
             (&[("/dev", "tmpfs"), ("/dev/q", "mqueue"), ("/sys", "sysfs")], "/dev/x", false),
             (&[("/dev", "tmpfs"), ("/sys", "sysfs"), ("/dev/x", "bind")], "/dev/x", false),
             (&[("/dev", "tmpfs"), ("/x", "bind")], "/dev/x", false),
+            (&usual, "/opt/x", false),
         ] {
             let mounts = list(entries);
             let order: Vec<usize> = (0..mounts.len()).collect();
@@ -629,6 +642,8 @@ mod tests {
         let below =
             list(&[("/sys", "sysfs"), ("/sys/x", "tmpfs"), ("/dev/a", "tmpfs"), ("/sys/x/y", "bind")]);
         assert_eq!(order(&below, AHEAD), [2, 0, 1, 3]);
+        let old_dev = list(&[("/sys", "sysfs"), ("/dev/mqueue", "mqueue"), ("/dev/shm", "tmpfs")]);
+        assert_eq!(order(&old_dev, AHEAD), [0, 1, 2]);
         let elsewhere = list(&[("/sys", "sysfs"), ("/a", "tmpfs"), ("/dev/b", "tmpfs")]);
         assert_eq!(order(&elsewhere, AHEAD), [0, 1, 2]);
     }

@@ -61,7 +61,8 @@ impl Namespaces {
     }
 
     /// What the init process is cloned with. It makes itself its cgroup namespace once it is in its cgroup, its time
-    /// namespace whose offsets are fixed as soon as somebody is in it, and in a user namespace that of IPC as its root.
+    /// namespace whose offsets are fixed as soon as somebody is in it, and in a user namespace that of IPC as its root; those that
+    /// are made ahead it enters.
     pub fn clone_flags(&self) -> i32 {
         let later = libc::CLONE_NEWCGROUP | CLONE_NEWTIME;
         // What the kernel makes with an IPC namespace belongs to whom makes it.

@@ -3,11 +3,11 @@
 //!
 //! Making a network namespace is a quarter of a container start, all of it inside the kernel. A second process that shares
 //! this one's memory and descriptors does it: its clone copies nothing (18 us), where a fork would cost more than is won. It
-//! makes a dozen system calls, touches neither the C library nor the allocator, and its descriptors are this process's own.
-//! It is in the new namespaces, so whoever has its pidfd can enter them; when they are taken it ends.
+//! makes two dozen system calls, touches neither errno nor the allocator, and its descriptors are this process's own.
+//! It stays in the new namespaces, so that whoever has its pidfd can enter them, until it is ended.
 
 use super::exe::{self, Seal};
-use super::{Errno, Result, check, net, raw};
+use super::{Errno, Result, check, net, process, raw};
 use std::cell::UnsafeCell;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -23,7 +23,7 @@ struct Shared {
     sealed: AtomicI32,
     /// The two files, once they are made.
     files: [AtomicI32; 2],
-    /// What it is to do: [`WAIT`], [`MAKE`] with `CLONE_NEW*` flags, or [`END`]. A futex.
+    /// What it is to do: [`WAIT`], or [`MAKE`] with `CLONE_NEW*` flags. A futex.
     task: AtomicI32,
     /// The namespaces: [`AT_WORK`], [`DONE`], or a negative errno. A futex.
     made: AtomicI32,
@@ -36,12 +36,13 @@ const FAILED: i32 = 3;
 
 const WAIT: i32 = 0;
 const MAKE: i32 = 1;
-const END: i32 = 2;
 
 /// Two pages, less what lies behind it; a multiple of 16.
 const STACK_SIZE: usize = 8192 - 32;
 /// How long the runtime sleeps before it looks whether the other process was killed.
 const LOOK_AFTER_MS: i64 = 20;
+/// How long that sleeps: nothing happens then.
+const A_MINUTE_MS: i64 = 60_000;
 
 // SAFETY: the stack is used by the one process that `begin` starts, see `Ahead`.
 unsafe impl Sync for Shared {}
@@ -64,12 +65,14 @@ pub struct Ahead {
 }
 
 impl Ahead {
-    /// Starts to make the files of a seal; then it waits for [`Ahead::make`]. None where that cannot be done, and where there
-    /// is one. To be dropped before the program's own mappings are replaced ([`Seal::apply`]), which the other process uses
+    /// Starts to make the files of a seal; then it waits for [`Ahead::make`]. Errors: those of clone(2), `EBUSY` where there is
+    /// one already. To be dropped before the program's own mappings are replaced ([`Seal::apply`]), which the other process uses
     /// as well, and before an execve, which it would outlive.
-    pub fn begin() -> Option<Ahead> {
+    pub fn begin() -> Result<Ahead> {
         let myself = std::process::id() as i32;
-        SHARED.runtime.compare_exchange(0, myself, Ordering::SeqCst, Ordering::SeqCst).ok()?;
+        if SHARED.runtime.compare_exchange(0, myself, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+            return Err(Errno::EBUSY);
+        }
         let flags = libc::CLONE_VM | libc::CLONE_FILES | libc::CLONE_PIDFD;
         let mut pidfd: RawFd = -1;
         // SAFETY: the end of the array, aligned to 16 bytes. No other process uses it: `runtime` is 0 only where there is none.
@@ -80,10 +83,10 @@ impl Ahead {
         let pid = unsafe { libc::clone(work, top.cast(), flags, std::ptr::null_mut(), &raw mut pidfd) };
         match check(pid.into()) {
             // SAFETY: the kernel has just made it, close-on-exec, and it is ours alone.
-            Ok(pid) => Some(Ahead { pid: pid as i32, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } }),
-            Err(_) => {
+            Ok(pid) => Ok(Ahead { pid: pid as i32, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } }),
+            Err(errno) => {
                 SHARED.runtime.store(0, Ordering::SeqCst);
-                None
+                Err(errno)
             }
         }
     }
@@ -149,9 +152,9 @@ impl Ahead {
 
 impl Drop for Ahead {
     fn drop(&mut self) {
-        SHARED.task.store(END, Ordering::SeqCst);
-        wake(&SHARED.task);
         drop(self.seal());
+        // Stopped or at work, it has nothing that would have to be put in order.
+        let _ = process::pidfd_signal(self.pidfd(), libc::SIGKILL);
         let null = std::ptr::null_mut();
         // SAFETY: the status may be a null pointer.
         while check(unsafe { libc::waitpid(self.pid, null, libc::__WALL) }.into()) == Err(Errno::EINTR) {}
@@ -193,11 +196,16 @@ extern "C" fn work(_: *mut libc::c_void) -> libc::c_int {
     };
     SHARED.sealed.store(sealed, Ordering::SeqCst);
     wake(&SHARED.sealed);
-    let task = await_other_than(WAIT);
-    if matches!(task, END | MAKE) {
+    let task = loop {
+        match SHARED.task.load(Ordering::SeqCst) {
+            WAIT => sleep_while(&SHARED.task, WAIT, A_MINUTE_MS),
+            task => break task,
+        }
+    };
+    let namespaces = task & !MAKE;
+    if namespaces == 0 {
         return 0;
     }
-    let namespaces = task & !MAKE;
     // SAFETY: no memory is passed.
     let made = match unsafe { raw::call(libc::SYS_unshare, [namespaces.into(), 0, 0, 0, 0]) } {
         // Nobody has told the program to do so (runc and crun do it, too).
@@ -206,35 +214,29 @@ extern "C" fn work(_: *mut libc::c_void) -> libc::c_int {
     };
     SHARED.made.store(made.map_or_else(|errno| -(errno as i32), |()| DONE), Ordering::SeqCst);
     wake(&SHARED.made);
-    await_other_than(task);
-    0
+    loop {
+        sleep_while(&SHARED.task, task, A_MINUTE_MS);
+    }
 }
 
-/// Nobody else ends this process. False: the runtime is gone already.
+/// The process ends with the runtime and by nothing else: signals at their process group (^C, ^Z) are the runtime's to follow.
+/// False: that is gone already.
 fn dies_with_runtime() -> bool {
-    let set = [libc::PR_SET_PDEATHSIG.into(), libc::SIGKILL.into(), 0, 0, 0];
+    let all: u64 = !0;
+    let (how, set, size) =
+        (libc::SIG_SETMASK.into(), &raw const all as libc::c_long, size_of::<u64>() as libc::c_long);
+    // SAFETY: a live set of the kernel's size; no memory is written to.
+    let _ = unsafe { raw::call(libc::SYS_rt_sigprocmask, [how, set, 0, size, 0]) };
+    let signal = [libc::PR_SET_PDEATHSIG.into(), libc::SIGKILL.into(), 0, 0, 0];
     // SAFETY: no memory is passed.
-    let set = unsafe { raw::call(libc::SYS_prctl, set) };
+    let dies = unsafe { raw::call(libc::SYS_prctl, signal) };
     // SAFETY: no memory is passed.
     let parent = unsafe { raw::call(libc::SYS_getppid, [0; 5]) };
-    set.is_ok() && parent == Ok(SHARED.runtime.load(Ordering::SeqCst).into())
-}
-
-/// Waits for another task.
-fn await_other_than(task: i32) -> i32 {
-    /// Nothing happens then.
-    const LOOK_AFTER_MS: i64 = 60_000;
-    loop {
-        match SHARED.task.load(Ordering::SeqCst) {
-            same if same == task => sleep_while(&SHARED.task, task, LOOK_AFTER_MS),
-            other => return other,
-        }
-    }
+    dies.is_ok() && parent == Ok(SHARED.runtime.load(Ordering::SeqCst).into())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::process;
     use super::*;
 
     #[test]
@@ -244,7 +246,7 @@ mod tests {
             return;
         }
         let ahead = Ahead::begin().unwrap();
-        assert!(Ahead::begin().is_none(), "one at a time");
+        assert_eq!(Ahead::begin().err(), Some(Errno::EBUSY), "one at a time");
         let own = exe::prepare().map(|seal| seal.is_some());
         assert_eq!(ahead.seal().map(|seal| seal.is_some()), own.ok());
         assert!(ahead.seal().is_none(), "it is taken");

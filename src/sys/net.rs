@@ -5,20 +5,10 @@ use std::os::fd::RawFd;
 
 /// Switches the loopback interface of this process's network namespace on. Uses neither errno nor the heap.
 pub fn loopback_up() -> Result<()> {
-    with_socket(switch_loopback_on)
-}
-
-/// A local socket, because a kernel may have no IPv4.
-fn with_socket<T>(ask: impl FnOnce(libc::c_long) -> Result<T>) -> Result<T> {
+    // A local socket, because a kernel may have no IPv4.
     let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC;
     // SAFETY: no memory is passed.
     let socket = unsafe { raw::call(libc::SYS_socket, [libc::AF_UNIX.into(), kind.into(), 0, 0, 0]) }?;
-    let answer = ask(socket);
-    raw::close(socket as RawFd);
-    answer
-}
-
-fn switch_loopback_on(socket: libc::c_long) -> Result<()> {
     // SAFETY: ifreq is plain data for which all zeroes is valid.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     request.ifr_name[0] = b'l' as _;
@@ -26,5 +16,7 @@ fn switch_loopback_on(socket: libc::c_long) -> Result<()> {
     request.ifr_ifru.ifru_flags = libc::IFF_UP as _;
     let (flags, at) = (libc::SIOCSIFFLAGS as libc::c_long, &raw const request as libc::c_long);
     // SAFETY: SIOCSIFFLAGS reads one ifreq, which lives across the call.
-    unsafe { raw::call(libc::SYS_ioctl, [socket, flags, at, 0, 0]) }.map(drop)
+    let switched = unsafe { raw::call(libc::SYS_ioctl, [socket, flags, at, 0, 0]) };
+    raw::close(socket as RawFd);
+    switched.map(drop)
 }

@@ -95,8 +95,8 @@ fn check_words(words: &[String]) {
 }
 
 fn check_mounts(all: &[mounts::Mount]) {
-    for new_network in [false, true] {
-        let order = mounts::order(all, new_network);
+    for ahead in [0, libc::CLONE_NEWNET, libc::CLONE_NEWNET | libc::CLONE_NEWIPC] {
+        let order = mounts::order(all, ahead);
         let mut sorted = order.clone();
         sorted.sort_unstable();
         assert!(sorted.into_iter().eq(0..all.len()), "each mount once");
@@ -114,7 +114,8 @@ fn check_mounts(all: &[mounts::Mount]) {
                 );
             }
         }
-        mounts::leaves_dev_alone_from_sysfs(all, &order);
+        mounts::leaves_dev_alone(all, &order, ahead, None);
+        mounts::leaves_proc_alone(all, &order, ahead);
     }
     for mount in all {
         if let Kind::Bind(bind) = &mount.kind {
