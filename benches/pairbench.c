@@ -1,7 +1,7 @@
 /* Times several commands round-robin, so that a drifting machine hits all alike.
  *
- * usage: pairbench [-t] RUNS CMD [ARG..] -- CMD [ARG..] -- ...
- *        pairbench [-t] RUNS -f PLAN
+ * usage: pairbench [-t] [-k] RUNS CMD [ARG..] -- CMD [ARG..] -- ...
+ *        pairbench [-t] [-k] RUNS -f PLAN
  *
  * A plan has one directive per line (words split at blanks, no quoting):
  *   row LABEL             begins one thing to compare; all rows run once per round
@@ -17,7 +17,8 @@
  * In a word "@" becomes the round's number and "%" the number within a burst.
  *
  * Each round takes the rows in a new (seeded) order, so that no row always
- * inherits the caches of the same predecessor. Two rounds warm up, uncounted; a
+ * inherits the caches of the same predecessor; -k keeps the order in which they
+ * were given. Two rounds warm up, uncounted; a
  * row that fails in setup or in both is dropped, and its last words are shown.
  * GAP=N in the environment idles N ms, untimed, before each timed step but reap:
  * it shows waits for RCU grace periods that tight loops hide.
@@ -287,9 +288,12 @@ static void read_plan(const char *path) {
   if (f != stdin) fclose(f);
 }
 int main(int c, char **v) {
-  int tsv = 0;
-  if (c > 1 && !strcmp(v[1], "-t")) tsv = 1, c--, v++;
-  if (c < 3 || (runs = atoi(v[1])) < 1) die("usage: pairbench [-t] RUNS (-f PLAN | CMD [ARG..] [-- CMD [ARG..]]..)");
+  int tsv = 0, keep = 0;
+  for (; c > 1 && v[1][0] == '-'; c--, v++)
+    if (!strcmp(v[1], "-t")) tsv = 1;
+    else if (!strcmp(v[1], "-k")) keep = 1;
+    else break;
+  if (c < 3 || (runs = atoi(v[1])) < 1) die("usage: pairbench [-t] [-k] RUNS (-f PLAN | CMD [ARG..] [-- CMD [ARG..]]..)");
   if (getenv("GAP")) gap = atoi(getenv("GAP"));
   v += 2; c -= 2;
   if (!strcmp(v[0], "-f")) { if (c != 2) die("-f takes one plan"); read_plan(v[1]); }
@@ -321,7 +325,7 @@ int main(int c, char **v) {
   for (int r = -WARM; r < runs; r++) {
     int order[MAXROWS];
     for (int i = 0; i < nrows; i++) {
-      int j = rand() % (i + 1);
+      int j = keep ? i : rand() % (i + 1);
       order[i] = order[j]; order[j] = i;
     }
     for (int i = 0; i < nrows; i++) {

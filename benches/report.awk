@@ -5,9 +5,11 @@
 #   own  VIEW RUNTIME COMMAND ROLE PROCESSES CALLS KIB                                     (tally)
 BEGIN {
     FS = "\t"
-    nm = split("run-spec run-docker life exec exec-docker state kill delete-force pause resume update events many", measure, " ")
+    nm = split("run-spec run-docker run-spec-fixed run-docker-fixed life exec exec-docker state kill delete-force pause resume update events many", measure, " ")
     title["run-spec"] = "run, runc's default spec";      step_of["run-spec"] = "run"
     title["run-docker"] = "run, Docker's config";        step_of["run-docker"] = "run"
+    title["run-spec-fixed"] = "run, default spec, kept order";  step_of["run-spec-fixed"] = "run"
+    title["run-docker-fixed"] = "run, Docker's config, kept order"; step_of["run-docker-fixed"] = "run"
     title["life"] = "create + start + kill + delete";    step_of["life"] = "total"
     title["exec"] = "exec, default spec";                step_of["exec"] = "exec"
     title["exec-docker"] = "exec, Docker's config";      step_of["exec-docker"] = "exec"
@@ -119,6 +121,8 @@ function markdown(   i, v, m, first) {
     }
     print "- All commands of a measure run in one round-robin, shuffled in each round, after two rounds that are not counted: a drifting machine"
     print "  hits all alike. Quote ratios from one table, not times: other machines and kernels differ."
+    print "- In kept order each follows the same one in every round: floor, naru, then the others. Who comes after a large program finds the"
+    print "  caches cold, which is the floor there; shuffled, it is anybody."
     print "- Idling before each command shows the waits for RCU grace periods (moving a process between cgroups, mounting cgroup2) that tight loops hide."
     print "- cgroup v2 is a fresh mount in a private mount namespace; v1 is never measured under SCHED_FIFO, since a FIFO task cannot enter a v1 cpu"
     print "  cgroup, and is noisier. On v1 floor makes no cgroup at all. Docker's config is the recorded one in `runtime-tools-tests/configs`, its"

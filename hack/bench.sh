@@ -7,7 +7,7 @@
 #
 # Without --only it rewrites the report, from this run and the last full one of the other view. Without --v1 or --v2 it measures what the host can show of both. As v2 all runs in a private mount namespace under
 # SCHED_FIFO (chrt -f 1); as v1 under the ordinary scheduler, since a FIFO task cannot enter a v1 cpu cgroup.
-# MEASURE: run-spec run-docker life exec exec-docker state kill delete-force pause resume update events many own
+# MEASURE: run-spec run-docker run-spec-fixed run-docker-fixed (always in the same order) life exec exec-docker state kill delete-force pause resume update events many own
 # Runtimes: from NARU= CRUN= RUNC= YOUKI=, the build, or PATH. Payload: BUSYBOX= or a static busybox in PATH.
 set -eu
 . "$(dirname "$0")/bench-setup.sh"
@@ -59,7 +59,7 @@ make_bundles "$dir" "$view" "$tag"
 mkdir "$dir/state"
 results=$tools/results-$view facts=$tools/facts-$view
 if [ -n "$only" ]; then results=$tools/partial-$view facts=$tools/partial-facts-$view; fi
-: "${only:=run-spec,run-docker,life,exec,exec-docker,state,kill,delete-force,pause,resume,update,events,many,own}"
+: "${only:=run-spec,run-docker,run-spec-fixed,run-docker-fixed,life,exec,exec-docker,state,kill,delete-force,pause,resume,update,events,many,own}"
 : >"$results"
 
 parent_cgroups "$view" "$tag"
@@ -104,12 +104,17 @@ plan() {
         ;;
     esac
     b=$dir/spec-sleep
-    for r in $runtimes; do
+    # Always in this order: the floor follows the last, and naru the floor.
+    case $1 in
+    *-fixed) all="naru $(echo "$runtimes" | sed 's/ naru$//')" ;;
+    *) all=$runtimes ;;
+    esac
+    for r in $all; do
         id=$tag-$1-$r
         echo "row $r"
         case $1 in
-        run-spec) echo "time run $(R "$r") run -b $dir/spec $id@" ;;
-        run-docker) echo "time run $(R "$r") run -b $dir/docker $id@" ;;
+        run-spec*) echo "time run $(R "$r") run -b $dir/spec $id@" ;;
+        run-docker*) echo "time run $(R "$r") run -b $dir/docker $id@" ;;
         many) echo "burst run 50 $(R "$r") run -b $dir/spec $id@-%" ;;
         life)
             cat <<END
@@ -177,7 +182,9 @@ measure() {
     plan "$what" >"$dir/plan"
     say "cgroup $view, $what, idle $gap ms, $n rounds"
     # shellcheck disable=SC2086
-    GAP=$gap $fifo "$tools/pairbench" -t "$n" -f "$dir/plan" >"$dir/out"
+    keep=''
+    case $what in *-fixed) keep=-k ;; esac
+    GAP=$gap $fifo "$tools/pairbench" -t $keep "$n" -f "$dir/plan" >"$dir/out"
     sed -i "s,$dir,DIR,g" "$dir/out"
     awk -v OFS='\t' -v v="$view" -v w="$what" -v g="$gap" '{print "time", v, w, g, $0}' "$dir/out" >>"$results"
     awk -F'\t' '{ if ($3 == 0) printf "  %-7s left out: %s\n", $1, $12
