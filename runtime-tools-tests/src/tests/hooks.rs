@@ -7,7 +7,9 @@ use crate::cx::{Cx, eq, same, wait_for};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::time::Duration;
 
 tests!["hooks":
     order deviates ["runc" = "1.3 runs poststart hooks at create", "crun" = "poststart hooks race with startContainer hooks"],
@@ -30,6 +32,7 @@ tests!["hooks":
     poststop_after_run_and_force,
     descriptors deviates ["runc" = "gives createContainer hooks those of its init"],
     hook_that_never_reads,
+    hook_while_the_group_is_stopped deviates ["runc" = "its own stage stops, and it waits for that"],
     big_state,
     timeout,
     timeout_not_reached,
@@ -393,6 +396,18 @@ fn hook_that_never_reads(cx: &Cx) -> Result<()> {
 }
 
 /// More than a pipe holds.
+/// ^Z is for the program, not for what the runtime has started beside itself.
+fn hook_while_the_group_is_stopped(cx: &Cx) -> Result<()> {
+    let mut b = cx.bundle()?;
+    let line = "kill -s TSTP -- -$PPID";
+    b.push("/hooks/createRuntime", json!({"path": "/bin/sh", "args": ["sh", "-c", line]}));
+    b.save()?;
+    let mut run = cx.cmd(&["run", "--bundle", &b.path(), &cx.id()]);
+    run.command().process_group(0);
+    run.limit(Duration::from_secs(10)).run()?.ok()?;
+    Ok(())
+}
+
 fn big_state(cx: &Cx) -> Result<()> {
     let mut b = cx.bundle()?;
     b.set("/annotations", json!({"big": "x".repeat(300_000)}));
