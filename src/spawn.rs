@@ -557,6 +557,8 @@ impl Launch<'_> {
             }
             wire.send(Kind::NamespacesReady).context(TELL)?;
         }
+        // All that later commands have is the number: without this call no container may come to be, which they could not end.
+        drop(process::pidfd_open(pid).context("open the init process")?);
         wire.limit(LOOK_AFTER).context("limit the wait for the init stage")?;
         // The mount is the child's by now, or the child's copy is the last one.
         self.seal = None;
