@@ -115,7 +115,7 @@ fn of_namespace(file: BorrowedFd) -> Result<Maps> {
     };
     drop(ours);
     // It ends by itself now; whatever keeps it, nobody needs it any more.
-    let _ = process::pidfd_signal(pidfd.as_fd(), libc::SIGKILL);
+    process::kill_child(pid, pidfd.as_fd());
     match process::wait(pid) {
         Ok(process::Ended::Code(errno)) if errno != 0 && entered.is_err() => {
             bail!("join the namespace: {}", words(Errno::from_raw(errno)))

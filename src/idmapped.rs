@@ -35,7 +35,8 @@ fn make(maps: &Maps) -> Result<OwnedFd> {
     };
     let namespace = fill(pid, maps);
     // Its namespace lives on in the descriptor.
-    let ended = process::pidfd_signal(pidfd.as_fd(), libc::SIGKILL).and_then(|()| process::wait(pid));
+    process::kill_child(pid, pidfd.as_fd());
+    let ended = process::wait(pid);
     let namespace = namespace?;
     ended.context("end the process in it")?;
     Ok(namespace)

@@ -557,8 +557,10 @@ impl Launch<'_> {
             }
             wire.send(Kind::NamespacesReady).context(TELL)?;
         }
-        // All that later commands have is the number: without this call no container may come to be, which they could not end.
-        drop(process::pidfd_open(pid).context("open the init process")?);
+        // All that later commands have is the number: without these calls no container may come to be, which they could not end.
+        let init = process::pidfd_open(pid).context("open the init process")?;
+        process::pidfd_signal(init.as_fd(), 0).context("reach the init process")?;
+        drop(init);
         wire.limit(LOOK_AFTER).context("limit the wait for the init stage")?;
         // The mount is the child's by now, or the child's copy is the last one.
         self.seal = None;
@@ -799,7 +801,7 @@ fn clone_child(plan: &Plan, cgroup: Option<BorrowedFd>, child: Container) -> Res
                 && let Err(errno) = process::setns(own.as_fd(), libc::CLONE_NEWPID)
             {
                 // Hooks must not run in the container's pid namespace; the child is not in the guard yet.
-                let _ = process::pidfd_signal(pidfd.as_fd(), libc::SIGKILL);
+                process::kill_child(pid, pidfd.as_fd());
                 let _ = process::wait(pid);
                 return Err(errno).context("return to the own pid namespace");
             }

@@ -26,7 +26,7 @@ RUNTIME=$work/runtime "$suite" --view "$view" ${TESTS-} >"$work/whole" 2>&1
 tail -n 1 "$work/whole" | grep -q '^[0-9]* passed' || { cat "$work/whole" >&2; exit 2; }
 echo "nothing of use missing: $(tail -n 1 "$work/whole")"
 grep '^FAIL' "$work/whole" | cut -d' ' -f2 | tr -d : | sort >"$work/known"
-for call in ${CALLS:-openat2 clone3 close_range open_tree fsopen mount_setattr pidfd_open memfd_create fchmodat2}; do
+for call in ${CALLS:-openat2 clone3 close_range open_tree fsopen mount_setattr pidfd_open pidfd_send_signal memfd_create fchmodat2}; do
     for errno in ENOSYS EPERM; do
         wrap "$call" "$errno"
         # One container decides whether it goes another way or refuses.

@@ -154,7 +154,7 @@ impl Drop for Ahead {
     fn drop(&mut self) {
         drop(self.seal());
         // Stopped or at work, it has nothing that would have to be put in order.
-        let _ = process::pidfd_signal(self.pidfd(), libc::SIGKILL);
+        process::kill_child(self.pid, self.pidfd());
         let null = std::ptr::null_mut();
         // SAFETY: the status may be a null pointer.
         while check(unsafe { libc::waitpid(self.pid, null, libc::__WALL) }.into()) == Err(Errno::EINTR) {}

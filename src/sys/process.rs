@@ -123,6 +123,14 @@ pub fn pidfd_signal(pidfd: BorrowedFd, signal: i32) -> Result<()> {
     check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, null, 0) }).map(drop)
 }
 
+/// Kills a child that nobody has reaped yet. Ended by itself is as good.
+pub fn kill_child(pid: i32, pidfd: BorrowedFd) {
+    if !matches!(pidfd_signal(pidfd, libc::SIGKILL), Ok(()) | Err(Errno::ESRCH)) {
+        // The call is missing or forbidden. Its number is the child's own until it is reaped.
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL);
+    }
+}
+
 /// setns(2) with any mask that `fd` supports: a namespace file, or a pidfd (Linux 5.8).
 pub fn setns(fd: BorrowedFd, flags: i32) -> Result<()> {
     // SAFETY: no memory is passed.
@@ -402,8 +410,7 @@ const END_LIMIT_MS: u32 = 2000;
 /// Kills a child and reaps it; None where it does not end within two seconds, as a frozen process of cgroup v1 or one
 /// that waits for a device. Then its parent's end leaves it to init.
 pub fn end(pid: i32, pidfd: BorrowedFd) -> Option<Ended> {
-    // Ended by itself is as good.
-    let _ = pidfd_signal(pidfd, libc::SIGKILL);
+    kill_child(pid, pidfd);
     // Where even the look fails it is waited for: SIGKILL is on its way.
     if ends_within(pidfd, END_LIMIT_MS).unwrap_or(true) { wait(pid).ok() } else { None }
 }

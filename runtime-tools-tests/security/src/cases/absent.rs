@@ -8,7 +8,7 @@ use crate::tests;
 use crate::variant::sane;
 use anyhow::{Context, Result, ensure};
 
-const CALLS: [&str; 9] = [
+const CALLS: [&str; 10] = [
     "openat2",
     "clone3",
     "close_range",
@@ -16,6 +16,7 @@ const CALLS: [&str; 9] = [
     "fsopen",
     "mount_setattr",
     "pidfd_open",
+    "pidfd_send_signal",
     "memfd_create",
     "fchmodat2",
 ];
