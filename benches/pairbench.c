@@ -18,8 +18,8 @@
  *
  * Each round takes the rows in a new (seeded) order, so that no row always
  * inherits the caches of the same predecessor; -k keeps the order in which they
- * were given. Two rounds warm up, uncounted; a
- * row that fails in setup or in both is dropped, and its last words are shown.
+ * were given. Two rounds warm up, uncounted; a row that fails in setup or in
+ * both is dropped, and its last words are shown.
  * GAP=N in the environment idles N ms, untimed, before each timed step but reap:
  * it shows waits for RCU grace periods that tight loops hide.
  *

@@ -7,7 +7,8 @@
 #
 # Without --only it rewrites the report, from this run and the last full one of the other view. Without --v1 or --v2 it measures what the host can show of both. As v2 all runs in a private mount namespace under
 # SCHED_FIFO (chrt -f 1); as v1 under the ordinary scheduler, since a FIFO task cannot enter a v1 cpu cgroup.
-# MEASURE: run-spec run-docker run-spec-fixed run-docker-fixed (always in the same order) life exec exec-docker state kill delete-force pause resume update events many own
+# MEASURE: run-spec run-docker run-spec-fixed run-docker-fixed (always in the same order) life exec exec-docker state kill
+#   delete-force pause resume update events many own
 # Runtimes: from NARU= CRUN= RUNC= YOUKI=, the build, or PATH. Payload: BUSYBOX= or a static busybox in PATH.
 set -eu
 . "$(dirname "$0")/bench-setup.sh"
@@ -181,9 +182,9 @@ measure() {
     [ "$what" != update ] || limits "$rounds"
     plan "$what" >"$dir/plan"
     say "cgroup $view, $what, idle $gap ms, $n rounds"
-    # shellcheck disable=SC2086
     keep=''
     case $what in *-fixed) keep=-k ;; esac
+    # shellcheck disable=SC2086
     GAP=$gap $fifo "$tools/pairbench" -t $keep "$n" -f "$dir/plan" >"$dir/out"
     sed -i "s,$dir,DIR,g" "$dir/out"
     awk -v OFS='\t' -v v="$view" -v w="$what" -v g="$gap" '{print "time", v, w, g, $0}' "$dir/out" >>"$results"

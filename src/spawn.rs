@@ -592,7 +592,7 @@ impl Launch<'_> {
                 Frame::Plain(Kind::MountsDone) => {}
                 other => return self.ended(other, guard, into_cgroup),
             }
-            self.run_runtime_hooks(guard, pid)?;
+            guard.run_runtime_hooks(self.hooks, pid)?;
             wire.send(Kind::HooksDone).context(TELL)?;
             if filtered {
                 wire.send_filter(self.plan.process.seccomp.get()).context(TELL)?;
@@ -722,10 +722,6 @@ impl Launch<'_> {
             }
             _ => bail!("unable to start container process: container init ended without a word"),
         }
-    }
-
-    fn run_runtime_hooks(&mut self, guard: &mut Guard, pid: i32) -> Result<()> {
-        guard.run_runtime_hooks(self.hooks, pid)
     }
 }
 

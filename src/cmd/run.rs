@@ -46,12 +46,7 @@ pub fn run(global: &Global, args: cli::Run, ahead: Option<Ahead>) -> Result<Exit
     // This process waits and ends: giving back memory piece by piece would only cost time.
     std::mem::forget(request);
     let console = console.map(Console::take_over).transpose()?;
-    if !started.state.poststart.is_empty()
-        && let Err(error) = start::after_start(&started.state)
-    {
-        delete::destroy(started.dir, &started.state, true)?;
-        return Err(error);
-    }
+    let started = after_start(started)?;
     layout::unmap_start();
     wait(started, signals, console, args.keep)
 }
@@ -73,7 +68,7 @@ pub fn wait(started: Started, signals: Signals, console: Option<Console>, keep: 
     Ok(ExitCode::from(ended.status() as u8))
 }
 
-/// What follows the program's start when nobody waits for its end.
+/// What follows the program's start.
 fn after_start(started: Started) -> Result<Started> {
     if let Err(error) = start::after_start(&started.state) {
         delete::destroy(started.dir, &started.state, true)?;

@@ -31,13 +31,10 @@ pub fn start(global: &Global, id: &str) -> Result<ExitCode> {
         bail!("/process: cannot start a container without a process");
     }
     open_gate(&dir, &state, init.as_ref())?;
-    if !state.poststart.is_empty() {
-        let json = state.for_hooks().json(Status::Running.word(), state.pid);
-        if let Err(error) = run_hooks("poststart", &state.poststart, &json) {
-            // The spec (1.3, runtime.md "Lifecycle"): stop and destroy the container.
-            delete::destroy(dir, &state, true)?;
-            return Err(error);
-        }
+    if let Err(error) = after_start(&state) {
+        // The spec (1.3, runtime.md "Lifecycle"): stop and destroy the container.
+        delete::destroy(dir, &state, true)?;
+        return Err(error);
     }
     if let (Some(relay), Some(init)) = (relay, init) {
         relay.wait(state.pid, init.as_fd())?;
@@ -103,8 +100,11 @@ fn pipes(pid: i32, init: &OwnedFd, at: GatePipes) -> Result<(Wire, Wire)> {
     }
 }
 
-/// What `run` has after its program runs: the same as `start`.
+/// The poststart hooks, of `run` as well. On an error the container is to be destroyed.
 pub fn after_start(state: &State) -> Result<()> {
+    if state.poststart.is_empty() {
+        return Ok(());
+    }
     let json = state.for_hooks().json(Status::Running.word(), state.pid);
     run_hooks("poststart", &state.poststart, &json)
 }

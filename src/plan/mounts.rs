@@ -170,12 +170,11 @@ pub fn set_label(mounts: &mut [Mount], label: &str, option: Option<&str>) -> Res
     Ok(())
 }
 
-/// Filesystems that the kernel makes of nothing, whose source is but a word: plain ones, and those which show the network and the
-/// IPC namespace of who mounts them.
-const PLAIN: [&[u8]; 3] = [b"proc", b"tmpfs", b"devpts"];
+/// Filesystems that the kernel makes of nothing, whose source is but a word.
+const OF_NOTHING: [&[u8]; 5] = [b"proc", b"tmpfs", b"devpts", b"sysfs", b"mqueue"];
+/// Of these what shows the network, and the IPC namespace of who mounts it.
 const SYSFS: [&[u8]; 1] = [b"sysfs"];
 const MQUEUE: [&[u8]; 1] = [b"mqueue"];
-const OF_NOTHING: [&[&[u8]]; 3] = [&PLAIN, &SYSFS, &MQUEUE];
 /// Where engines mount message queues.
 const MQUEUE_DIR: &str = "/dev/mqueue";
 
@@ -186,8 +185,8 @@ const MQUEUE_DIR: &str = "/dev/mqueue";
 pub fn order(mounts: &[Mount], ahead: i32) -> Vec<usize> {
     let mut order: Vec<usize> = (0..mounts.len()).collect();
     let plain = |mount: &Mount| {
-        let queues = mount.is_new(&MQUEUE) && !mount.shows(ahead);
-        mount.destination.to_bytes().starts_with(b"/dev/") && (mount.is_new(&PLAIN) || queues)
+        let below_dev = mount.destination.to_bytes().starts_with(b"/dev/");
+        below_dev && mount.is_new(&OF_NOTHING) && !mount.shows(ahead)
     };
     let sysfs = |mount: &Mount| mount.is_new(&SYSFS) && mount.shows(ahead);
     let Some(sysfs) = mounts.iter().position(sysfs) else { return order };
@@ -223,7 +222,7 @@ pub fn order(mounts: &[Mount], ahead: i32) -> Vec<usize> {
 /// leads what is mounted right below it elsewhere.
 fn is_dev_new<'m>(before: impl Iterator<Item = &'m Mount>) -> bool {
     let empty = |mount: &Mount| match &mount.kind {
-        Kind::Filesystem(fs) => OF_NOTHING.iter().any(|types| mount.is_new(types)) && !fs.copy_up,
+        Kind::Filesystem(fs) => mount.is_new(&OF_NOTHING) && !fs.copy_up,
         Kind::Cgroup { .. } => true,
         _ => false,
     };
@@ -276,7 +275,7 @@ pub fn name_no_file(mounts: &[Mount]) -> bool {
         parameters.iter().all(|(key, _)| PLAIN_PARAMETERS.contains(&key.to_bytes()))
     };
     mounts.iter().all(|mount| match &mount.kind {
-        Kind::Filesystem(fs) => OF_NOTHING.iter().any(|types| mount.is_new(types)) && plain(&fs.parameters),
+        Kind::Filesystem(fs) => mount.is_new(&OF_NOTHING) && plain(&fs.parameters),
         Kind::Cgroup { parameters, .. } => plain(parameters),
         Kind::Remount(parameters) => parameters.as_deref().is_none_or(plain),
         Kind::Bind(_) => true,

@@ -3,7 +3,7 @@
 //!
 //! Making a network namespace is a quarter of a container start, all of it inside the kernel. A second process that shares
 //! this one's memory and descriptors does it: its clone copies nothing (18 us), where a fork would cost more than is won. It
-//! makes two dozen system calls, touches neither errno nor the allocator, and its descriptors are this process's own.
+//! makes some twenty system calls, touches neither errno nor the allocator, and its descriptors are this process's own.
 //! It stays in the new namespaces, so that whoever has its pidfd can enter them, until it is ended.
 
 use super::exe::{self, Seal};

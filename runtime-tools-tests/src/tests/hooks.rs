@@ -395,7 +395,6 @@ fn hook_that_never_reads(cx: &Cx) -> Result<()> {
     Ok(())
 }
 
-/// More than a pipe holds.
 /// ^Z is for the program, not for what the runtime has started beside itself.
 fn hook_while_the_group_is_stopped(cx: &Cx) -> Result<()> {
     let mut b = cx.bundle()?;
@@ -408,6 +407,7 @@ fn hook_while_the_group_is_stopped(cx: &Cx) -> Result<()> {
     Ok(())
 }
 
+/// More than a pipe holds.
 fn big_state(cx: &Cx) -> Result<()> {
     let mut b = cx.bundle()?;
     b.set("/annotations", json!({"big": "x".repeat(300_000)}));
