@@ -46,6 +46,7 @@ absent: naru
 	cd runtime-tools-tests && cargo build --release --target $(TARGET)
 	cd runtime-tools-tests/security && cargo build --release --target $(TARGET)
 	for view in v1 v2; do runtime-tools-tests/security/absent.sh $(CURDIR)/$(NARU) $$view || exit 1; done
+
 # The fuzz targets, each for TIME seconds, two at a time (as in docs/security.md); needs g++. TARGETS="config plan" chooses.
 TIME ?= 60
 fuzz:

@@ -41,15 +41,22 @@ function base_of(v, m,   s) {
     return (key(v, m, 0, "floor", s) in runs) ? "floor" : (key(v, m, 0, "crun", s) in runs) ? "crun" : "runc"
 }
 
+function measured(v, r,   i) {
+    for (i = 1; i <= nm; i++) if (key(v, measure[i], 0, r, step_of[measure[i]]) in runs) return 1
+    return 0
+}
 function summary(v,   i, j, g, m, s, k, o, line) {
-    for (i = 1; i <= nm; i++) if (key(v, measure[i], 0, "naru", step_of[measure[i]]) in runs) break
-    if (i > nm) return
-    printf "| cgroup %s | idle before | naru | of floor | of crun | of runc | of youki |\n|---|---|---|---|---|---|---|\n", v
+    if (!measured(v, "naru")) return
+    printf "| cgroup %s | idle before | naru |", v
+    for (j = 2; j <= nr; j++) if (measured(v, rt[j])) printf " of %s |", rt[j]
+    printf "\n|---|---|---|"
+    for (j = 2; j <= nr; j++) if (measured(v, rt[j])) printf "---|"
+    print ""
     for (i = 1; i <= nm; i++) for (g = 1; g <= 2; g++) {
         m = measure[i]; s = step_of[m]; k = key(v, m, gaps[g], "naru", s)
         if (!(k in runs)) continue
         line = sprintf("| %s | %s | %s / %s%s |", title[m], gaps[g] ? gaps[g] " ms" : "none", ms(min[k]), ms(med[k]), failed[k] ? " (" failed[k] " failed)" : "")
-        for (j = 2; j <= nr; j++) {
+        for (j = 2; j <= nr; j++) if (measured(v, rt[j])) {
             o = key(v, m, gaps[g], rt[j], s)
             line = line (good(o) && good(k) ? sprintf(" %s, %s |", ratio(min[k], min[o]), ratio(med[k], med[o])) : " - |")
         }
@@ -107,7 +114,7 @@ function markdown(   i, v, m, first) {
     print "Written by `make bench` (`hack/bench.sh`), which says how to choose runtimes, rounds and measures; do not edit. `floor` is"
     print "[benches/floor.c](../benches/floor.c), the kernel's own price of one default container: its system calls without JSON, state, hooks,"
     print "checks, seccomp or device rules. Times are the wall time of the whole process, in ms; cpu is user + system of it and all it waited for.\n"
-    print "![wall time of naru, floor, crun, runc and youki](bench.svg)\n"
+    print "![wall time of naru, the floor and the other runtimes](bench.svg)\n"
     first = ("v2" in has) ? "v2" : "v1"
     print "## Summary\n"
     print "Wall time of the whole command, min / median in ms, and naru's share of each other's time (min, median): below 1 naru is faster.\n"

@@ -1,4 +1,4 @@
-# Sourced by bench.sh, syscall-budget.sh and timeline.sh: compiles the C tools under benches/, finds the
+# Sourced by bench.sh, syscall-budget.sh and layout.sh: compiles the C tools under benches/, finds the
 # runtimes, and makes the bundles that are measured. It runs no container and must leave nothing outside
 # target/ and the directory given to make_bundles.
 # shellcheck shell=sh

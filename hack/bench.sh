@@ -5,8 +5,9 @@
 #
 #   hack/bench.sh [--v2] [--v1] [--rounds N] [--gap-rounds N] [--only MEASURE,..] [--no-report]
 #
-# Without --only it rewrites the report, from this run and the last full one of the other view. Without --v1 or --v2 it measures what the host can show of both. As v2 all runs in a private mount namespace under
-# SCHED_FIFO (chrt -f 1); as v1 under the ordinary scheduler, since a FIFO task cannot enter a v1 cpu cgroup.
+# Without --only it rewrites the report, from this run and the last full one of the other view. Without --v1 or --v2 it measures
+# what the host can show of both. As v2 all runs in a private mount namespace under SCHED_FIFO (chrt -f 1); as v1 under the
+# ordinary scheduler, since a FIFO task cannot enter a v1 cpu cgroup.
 # MEASURE: run-spec run-docker run-spec-fixed run-docker-fixed (always in the same order) life exec exec-docker state kill
 #   delete-force pause resume update events many own
 # Runtimes: from NARU= CRUN= RUNC= YOUKI=, the build, or PATH. Payload: BUSYBOX= or a static busybox in PATH.

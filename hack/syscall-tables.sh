@@ -1,5 +1,6 @@
 #!/bin/sh
-# Prints src/plan/seccomp/table.rs: the system call names of Linux and their numbers on each architecture naru can be built for.
+# Prints src/plan/seccomp/table.rs: the system call names of Linux and their numbers on each architecture that filters are
+# compiled for.
 # Usage: hack/syscall-tables.sh UAPI-DIR VERSION > src/plan/seccomp/table.rs
 # UAPI-DIR holds one directory of kernel headers per architecture (x86, arm64, ..); Debian's linux-libc-dev (since trixie) installs
 # it as /usr/lib/linux/uapi. VERSION is the kernel the headers belong to, for the comment only.

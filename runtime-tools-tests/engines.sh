@@ -11,16 +11,17 @@
 # DOCKER_OPTIONS is more for dockerd, such as --userns-remap=default.
 # RUNTIME is a path on this machine or the name of a program in the lab (default: naru, the release binary of this
 # repository). CGROUP is a view of this machine's cgroups (hack/enter-lab.sh), or `uml` for pure v2 with controllers in
-# User-mode Linux (uml.sh), `uml-systemd` for the same with systemd as init and the systemd cgroup driver. Runs in a lab root (hack/lab.sh), with daemons of its own, as root. Prints a line a check (`ok`,
-# `not ok`, `skip` with the reason) and closes with `N passed, N failed, N skipped`; exits 1 if any failed. Every process,
-# mount and cgroup it makes is gone when it ends.
+# User-mode Linux (uml.sh), `uml-systemd` for the same with systemd as init and the systemd cgroup driver.
+# Runs in a lab root (hack/lab.sh), with daemons of its own, as root. Prints a line a check (`ok`, `not ok`, `skip` with the
+# reason) and closes with `N passed, N failed, N skipped`; exits 1 if any failed. Every process, mount and cgroup it makes is
+# gone when it ends.
 # shellcheck disable=SC2016 # single quotes keep what a container's shell, or wait_until's eval, expands
 set -uo pipefail
 set -o allexport # a check runs in a shell of its own, which gets these functions from the environment
 
 here=$(dirname "$(realpath "$0")")
 passed=0 failed=0 skipped=0
-: "${SLOW:=1}"
+case ${CGROUP-} in uml*) : "${SLOW:=5}" ;; *) : "${SLOW:=1}" ;; esac
 image=localhost/busybox:lab
 
 # ---- a line a check ------------------------------------------------------------------------------------------------
@@ -65,8 +66,7 @@ wait_until() {
 # ---- outside the lab -----------------------------------------------------------------------------------------------
 
 enter_lab() {
-    local root=${LAB:-/var/tmp/naru-lab}/forky runtime=${RUNTIME:-naru} options=() naru=() slow=1 reason=
-    case ${CGROUP-} in uml*) slow=5 ;; esac
+    local root=${LAB:-/var/tmp/naru-lab}/forky runtime=${RUNTIME:-naru} options=() naru=() reason=
     [ -d "$root" ] || reason="no lab root $root (hack/lab.sh makes it)"
     [ "$(id -u)" = 0 ] || reason="needs root"
     if [ -n "$reason" ]; then
@@ -86,7 +86,7 @@ enter_lab() {
         ;;
     esac
     # The name makes this run's cgroups its own: several runs share the machine's hierarchies.
-    set -- env "RUNTIME=$runtime" "DOCKER_OPTIONS=${DOCKER_OPTIONS-}" "CGROUP_PARENT=naru-engines-$$" "LEAKS=${LEAKS:-20}" "SLOW=${SLOW:-$slow}" \
+    set -- env "RUNTIME=$runtime" "DOCKER_OPTIONS=${DOCKER_OPTIONS-}" "CGROUP_PARENT=naru-engines-$$" "LEAKS=${LEAKS:-20}" "SLOW=$SLOW" \
         "$here/engines.sh" --inside "$@"
     case ${CGROUP-} in
     uml | uml-systemd)

@@ -72,7 +72,7 @@ pub struct Create {
     pub no_pivot: bool,
     /// Keep the caller's session keyring.
     pub no_new_keyring: bool,
-    /// File descriptors to hand on after 0 to 2 and those of `LISTEN_FDS`.
+    /// How many descriptors to hand on after 0 to 2 and those of `LISTEN_FDS`.
     pub preserve_fds: u32,
 }
 
@@ -213,7 +213,7 @@ pub struct Exec {
     pub no_new_privs: Option<bool>,
     /// Capabilities to add.
     pub caps: Vec<String>,
-    /// File descriptors to hand on after 0 to 2 and those of `LISTEN_FDS`.
+    /// How many descriptors to hand on after 0 to 2.
     pub preserve_fds: u32,
     /// `[CONTROLLER[,CONTROLLER..]:]PATH` as given.
     pub cgroups: Vec<String>,
@@ -411,19 +411,26 @@ pub fn tree(program: &str) -> clap::Command {
         .args(global_args().into_iter().map(arg::Arg::clap))
         .subcommands(COMMANDS.iter().map(|definition| subcommand(program, definition)))
         .help_template(
-            "NAME:\n   {name} - {about}\n\nUSAGE:\n   {usage}\n\nCOMMANDS:\n{subcommands}\n\nGLOBAL OPTIONS:\n{options}",
+            "NAME:\n   {name} - {about}\n\nUSAGE:\n   {usage}\n\nCOMMANDS:\n{subcommands}\n\nGLOBAL OPTIONS:\n{options}\n\n\
+             `{name} COMMAND --help` shows the options of a command.",
         )
 }
 
 fn subcommand(program: &'static str, definition: &Definition) -> clap::Command {
     let name: &'static str = format!("{program} {}", definition.name).leak();
+    let args = (definition.args)();
+    let template = if args.iter().any(|arg| arg.long().is_none()) {
+        "NAME:\n   {name} - {about}\n\nUSAGE:\n   {usage}\n\nARGUMENTS:\n{positionals}\n\nOPTIONS:\n{options}"
+    } else {
+        "NAME:\n   {name} - {about}\n\nUSAGE:\n   {usage}\n\nOPTIONS:\n{options}"
+    };
     plain_command(definition.name)
         .display_name(name)
         .bin_name(name)
         .about(definition.about)
-        .args((definition.args)().into_iter().map(arg::Arg::clap))
+        .args(args.into_iter().map(arg::Arg::clap))
         .arg(switch("help", "print help").short('h').clap())
-        .help_template("NAME:\n   {name} - {about}\n\nUSAGE:\n   {usage}\n\nOPTIONS:\n{options}")
+        .help_template(template)
 }
 
 fn help(program: &str, definition: Option<&Definition>) -> String {

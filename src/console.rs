@@ -165,12 +165,12 @@ impl Flow {
     }
 }
 
-/// Can this be done at once?
 /// Where the terminal's output goes.
 fn sink(own: &Option<OwnedFd>) -> BorrowedFd<'_> {
     own.as_ref().map_or(fs::stdio(1), AsFd::as_fd)
 }
 
+/// Can this be done at once?
 fn ready(fd: BorrowedFd, what: PollFlags) -> bool {
     let mut fds = [PollFd::new(fd, what)];
     nix::poll::poll(&mut fds, nix::poll::PollTimeout::ZERO).is_ok_and(|count| count > 0)

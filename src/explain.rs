@@ -118,7 +118,7 @@ pub fn exec_failure(failure: &Failure, process: &Process) -> Error {
     )
 }
 
-/// The steps that every process has. `args` is what the configuration calls the program.
+/// The steps of a container's first process and of `exec`'s.
 fn process_step(failure: &Failure, process: &Process) -> String {
     let index = failure.index;
     let why = words(failure.errno);
@@ -202,6 +202,9 @@ pub fn start_failure(failure: &Failure) -> Error {
             anyhow!("{PREFIX}error running startContainer hook #{}: {}", failure.index, failure.text)
         }
         Step::Exec => anyhow!("{PREFIX}exec: {why}"),
+        Step::Seccomp => anyhow!("{PREFIX}/linux/seccomp: install the filter: {why}"),
+        Step::PreservedFd => anyhow!("{PREFIX}unable to stat preserved-fd {}: {why}", failure.index),
+        Step::Gate => anyhow!("{PREFIX}wait for start: {why}"),
         step => anyhow!("{PREFIX}{step:?}: {why}"),
     }
 }

@@ -1,4 +1,4 @@
-//! Runs one list of hooks: state on stdin, exact environment, deadline, bounded output for the error.
+//! Runs one hook: state on stdin, environment, deadline, bounded output for the error.
 //!
 //! Called by the runtime (prestart, createRuntime, poststart, poststop) and by the init stage (createContainer,
 //! startContainer). A hook gets descriptors 0 to 2 only and its own process group, which a timeout kills as a whole.
@@ -79,7 +79,7 @@ pub fn run_prepared(hook: &Hook, state: &[u8], prepare: impl FnOnce(&mut Command
     if let Some((name, args)) = hook.args().as_deref().and_then(<[String]>::split_first) {
         command.arg0(name).args(args);
     }
-    // Without `env` the hook has the runtime's own, as in runc and crun; the container's is never ours.
+    // Without `env` the hook has the runtime's own, as in runc and crun; those of startContainer get the program's by `prepare`.
     if let Some(env) = hook.env() {
         command.env_clear();
         command.envs(env.iter().filter_map(|entry| entry.split_once('=')));

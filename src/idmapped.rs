@@ -1,7 +1,7 @@
 //! User namespaces for idmapped mounts: mount_setattr(2) takes the maps of a mount from one.
 //!
 //! Made by the runtime before the clone of the init stage, with a process in each that lives only until the descriptor
-//! is open. Called by `spawn.rs`; the mounts are made in `init/binds.rs`.
+//! is open. Called by `spawn.rs`; the mounts are made in `init/source.rs`.
 
 use crate::idmap;
 use crate::plan::Plan;
@@ -11,7 +11,7 @@ use crate::sys::process::{self, Cloned};
 use anyhow::{Context, Result};
 use std::os::fd::{AsFd, OwnedFd};
 
-/// A user namespace with the maps of each mount that has its own: place in the plan's list, namespace. No allocation
+/// A user namespace with the maps of each mount that has its own: index in `/mounts`, namespace. No allocation
 /// and no system call without any.
 pub fn namespaces(plan: &Plan) -> Result<Vec<(usize, OwnedFd)>> {
     let mut list: Vec<(usize, OwnedFd, &Maps)> = Vec::new();

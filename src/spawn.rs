@@ -35,7 +35,7 @@ use std::path::{Path, PathBuf};
 
 const TELL: &str = "write to the init stage";
 
-/// What create and run ask for.
+/// What create, run and restore ask for.
 pub struct Request {
     /// Container id.
     pub id: String,
@@ -49,7 +49,7 @@ pub struct Request {
     pub own_terminal: bool,
     /// The configuration names the directory of a notify socket.
     pub notify: bool,
-    /// Descriptors after 0, 1, 2 for the program.
+    /// How many descriptors after 0, 1, 2 are for the program.
     pub preserve_fds: u32,
     /// Absolute path of the pid file.
     pub pid_file: Option<PathBuf>,
@@ -103,7 +103,8 @@ pub struct Started {
     pub notify: Option<Relay>,
 }
 
-/// Undoes a half-made container: process, cgroup, state directory, in this order.
+/// Undoes a half-made container: process, interfaces, resctrl group, root mount, cgroup, state directory, in this order; then
+/// the poststop hooks run.
 pub struct Guard {
     dir: Option<Dir>,
     cgroup: Option<cgroup::Record>,

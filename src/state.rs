@@ -454,7 +454,7 @@ impl Dir {
         unlinkat(&self.fd, notify::DIRECTORY, UnlinkatFlags::RemoveDir).context("remove the notify socket")
     }
 
-    /// The directory of the notify socket, what a killed command has left.
+    /// Removes what else is there: the directory of the notify socket, what a killed command has left.
     fn remove_rest(&self) -> Result<()> {
         let mut dir =
             nix::dir::Dir::openat(&self.fd, ".", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
@@ -608,7 +608,7 @@ fn read_stat(pid: i32, buf: &mut [u8]) -> Result<Option<usize>> {
     }
 }
 
-/// The same from the text of `/proc/PID/stat`.
+/// The start time, as [`start_time`] returns it, from the text of `/proc/PID/stat`.
 pub fn parse_stat(text: &[u8]) -> Result<Option<u64>> {
     use procfs::FromRead;
     // The crate cuts out the name by bytes and panics where what the kernel writes around it is not there.

@@ -3,7 +3,7 @@
 //! Pure. cgroup v1 keeps a default and a set of exceptions, not an ordered list: a rule for all devices resets both,
 //! a rule that agrees with the default takes exceptions back, one that differs adds one. v2 has no such interface, so
 //! that its program (`device_program`) is compiled from the very same set, and a configuration means the same on
-//! both. Called by `plan`.
+//! both. Called by `cgroup::plan`.
 
 use anyhow::{Result, bail};
 use oci_spec::runtime::{Linux, LinuxDeviceCgroup, LinuxDeviceType};

@@ -1,7 +1,7 @@
 //! `linux.cgroupsPath` and the process's own cgroup → paths below the mount points.
 //!
 //! Pure: text in, text out. A result has no leading slash, no `.` and no `..`, so that joined to a mount point it
-//! stays inside. Called by `plan`.
+//! stays inside. Called by `cgroup::plan`.
 
 use anyhow::{Context, Result, bail};
 
@@ -89,10 +89,10 @@ pub fn memberships(text: &str) -> impl Iterator<Item = Membership<'_>> {
     })
 }
 
-/// The process's path on the cgroup2 tree.
+/// A process's path on the cgroup2 tree, from its `/proc/PID/cgroup`.
 pub fn own_unified(text: &str) -> Result<&str> {
     let line = memberships(text).find(|line| line.controllers.is_empty());
-    Ok(line.context("/proc/self/cgroup: no line of the cgroup2 tree")?.path)
+    Ok(line.context("/proc/PID/cgroup: no line of the cgroup2 tree")?.path)
 }
 
 /// A mount of a v1 hierarchy.

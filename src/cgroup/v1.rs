@@ -1,6 +1,6 @@
 //! Resources → writes for cgroup v1.
 //!
-//! Pure. Called by `plan` and `update`.
+//! Pure. Called by `cgroup::plan` and `update`.
 
 use super::resources::{
     Absent, Group, Limits, Write, asked, block_device, hugepages, pids_max, rdma, throttles,

@@ -1,7 +1,7 @@
 //! Resources → writes for cgroup v2.
 //!
-//! Pure. The specification's numbers are those of cgroup v1, so most of this is conversion. Called by `plan` and
-//! `update`.
+//! Pure. The specification's numbers are those of cgroup v1, so most of this is conversion. Called by
+//! `cgroup::plan` and `update`.
 
 use super::resources::{
     Absent, Group, Limits, Write, asked, block_device, hugepages, pids_max, rdma, throttles,

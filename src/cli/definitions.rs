@@ -98,12 +98,12 @@ pub const COMMANDS: &[Definition] = &[
     },
     Definition {
         name: "kill",
-        about: "send a signal (SIGTERM) to the init process of a container",
+        about: "send a signal (default: SIGTERM) to the init process of a container",
         args: || {
             vec![
                 switch("all", "accepted for old callers").short('a').hide(true),
                 id(),
-                word("signal", "name or number"),
+                word("signal", "number, or name with or without SIG"),
             ]
         },
         stops: true,
@@ -224,7 +224,10 @@ pub fn global_args() -> Vec<Arg> {
         switch("debug", "log at debug level"),
         value("log", "file to append the log to (default: stderr)"),
         value("log-format", "form of the log: text (default) or json"),
-        value("root", "directory of all container states; should be on a tmpfs"),
+        value(
+            "root",
+            "directory of all container states, best on a tmpfs (default: /run/naru; an ordinary user's: $XDG_RUNTIME_DIR/naru)",
+        ),
         switch("systemd-cgroup", "let systemd manage cgroups; cgroupsPath is then slice:prefix:name"),
         value("rootless", "ignore cgroup permission errors: true, false or auto (default)"),
         // runc took it until 1.3; old engines still send it.
@@ -242,7 +245,7 @@ fn create_args() -> Vec<Arg> {
         value("pid-file", "file to write the pid of the init process to"),
         switch("no-pivot", "move the root instead of pivot_root, for a rootfs on a ramdisk"),
         switch("no-new-keyring", "keep the session keyring of the caller"),
-        value("preserve-fds", "file descriptors to hand on after stdio and $LISTEN_FDS"),
+        value("preserve-fds", "how many descriptors to hand on after stdio and $LISTEN_FDS"),
     ]
 }
 
@@ -256,7 +259,7 @@ fn criu_args() -> Vec<Arg> {
         switch("shell-job", "allow a terminal that is the caller's own"),
         switch("file-locks", "allow file locks"),
         value("manage-cgroups-mode", "what to do with cgroups: soft (default), full, strict or ignore"),
-        list("empty-ns", "namespace that comes back empty: network (which always does)"),
+        list("empty-ns", "namespace that comes back empty: network, which always does"),
         switch("auto-dedup", "give back space in earlier images"),
         switch("lazy-pages", "fetch memory when it is used"),
     ]
@@ -285,7 +288,7 @@ fn restore_args() -> Vec<Arg> {
         value("pid-file", "file to write the pid of the init process to"),
         switch("detach", "return when the container runs").short('d'),
         switch("no-subreaper", "leave orphans of the container to the caller"),
-        switch("no-pivot", "accepted for callers that create with it"),
+        switch("no-pivot", "accepted for callers that create with it; CRIU makes the mounts"),
         switch("tcp-close", "bring TCP connections back closed"),
         value("lsm-profile", "LSM profile to restore with, TYPE:NAME"),
         value("lsm-mount-context", "LSM context for mounts"),
@@ -299,19 +302,19 @@ fn exec_args() -> Vec<Arg> {
         value("console-socket", "unix socket that gets the master of the terminal"),
         value("pidfd-socket", "unix socket that gets a pidfd of the process"),
         value("cwd", "working directory in the container"),
-        list("env", "variable to add, NAME=value").short('e'),
+        list("env", "variable to add, NAME=value (may be repeated)").short('e'),
         switch("tty", "give the process a terminal").short('t'),
         value("user", "UID[:GID] of the process").short('u'),
-        list("additional-gids", "group id to add").short('g'),
-        value("process", "file with the process as JSON").short('p'),
+        list("additional-gids", "group id to add (may be repeated)").short('g'),
+        value("process", "file with the process as JSON, in place of the command").short('p'),
         switch("detach", "return when the process runs").short('d'),
         value("pid-file", "file to write the pid of the process to"),
         value("process-label", "SELinux label of the process"),
         value("apparmor", "AppArmor profile of the process"),
         switch("no-new-privs", "set no_new_privs for the process"),
-        list("cap", "capability to add").short('c'),
-        value("preserve-fds", "file descriptors to hand on after stdio"),
-        list("cgroup", "existing cgroup below the container's, [CONTROLLER,..:]PATH"),
+        list("cap", "capability to add (may be repeated)").short('c'),
+        value("preserve-fds", "how many descriptors to hand on after stdio"),
+        list("cgroup", "existing cgroup below the container's, [CONTROLLER,..:]PATH (may be repeated)"),
         switch("ignore-paused", "go on although the container is paused"),
         id(),
         word("command", "program and its arguments").any_number(),
@@ -418,7 +421,7 @@ fn read_format(words: &Words) -> Result<OutputFormat, String> {
     match text(words, "format")?.as_deref() {
         None | Some("table") => Ok(OutputFormat::Table),
         Some("json") => Ok(OutputFormat::Json),
-        Some(_) => Err("invalid format option".to_owned()),
+        Some(other) => Err(format!("invalid format option {other:?}: neither table nor json")),
     }
 }
 

@@ -251,7 +251,7 @@ fn refusals_have_runcs_words() {
         ("features a", "naru: \"features\" requires exactly 0 argument(s)", 1),
         ("create --preserve-fds x c1", "invalid value \"x\" for flag -preserve-fds: parse error", 1),
         ("exec -g x c1 ls", "invalid value \"x\" for flag -additional-gids: parse error", 1),
-        ("list -f xml", "invalid format option", 1),
+        ("list -f xml", "invalid format option \"xml\": neither table nor json", 1),
         ("bogus", "No help topic for 'bogus'", 3),
         ("bogus --help", "No help topic for 'bogus'", 3),
         ("help bogus", "No help topic for 'bogus'", 3),

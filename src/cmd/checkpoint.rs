@@ -96,7 +96,7 @@ pub fn checkpoint(global: &Global, args: cli::Checkpoint) -> Result<ExitCode> {
 /// The options that both directions share.
 pub fn options(args: &cli::Criu) -> Result<Options> {
     if let Some(other) = args.empty_ns.iter().find(|name| *name != "network") {
-        bail!("namespace {other:?} is not supported");
+        bail!("--empty-ns: namespace {other:?} is not supported, only \"network\"");
     }
     Ok(Options {
         tcp_established: args.tcp_established,
@@ -105,7 +105,12 @@ pub fn options(args: &cli::Criu) -> Result<Options> {
         file_locks: args.file_locks,
         auto_dedup: args.auto_dedup,
         lazy_pages: args.lazy_pages,
-        cgroups: CgroupMode::parse(&args.manage_cgroups_mode).context("invalid manage-cgroups-mode value")?,
+        cgroups: CgroupMode::parse(&args.manage_cgroups_mode).with_context(|| {
+            format!(
+                "invalid manage-cgroups-mode value {:?}: soft, full, strict or ignore",
+                args.manage_cgroups_mode
+            )
+        })?,
         // Interfaces and their addresses are the engine's, before as after.
         empty_namespaces: libc::CLONE_NEWNET,
         ..Options::default()

@@ -90,7 +90,10 @@ pub fn request(
 /// Who holds the other side of a terminal must be clear before anything is made.
 pub fn check_terminal(terminal: bool, detached: bool, has_socket: bool) -> Result<()> {
     if detached && terminal && !has_socket {
-        bail!("cannot allocate tty if runc will detach without setting console socket");
+        bail!(
+            "cannot allocate tty if runc will detach without setting console socket \
+             (--console-socket, or /process/terminal false)"
+        );
     }
     if has_socket && (!detached || !terminal) {
         bail!("cannot use console socket if runc will not detach or allocate tty");

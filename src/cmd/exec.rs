@@ -393,7 +393,7 @@ impl Join<'_> {
         let mut cgroup = prepared.cgroup.take();
         if self.state.sees_all && !prepared.cgroup_files.is_empty() {
             // The descriptor for the clone is a directory of the host, so the child joins by a file, although that is
-            // slow. (A process that exec itself gave the capability to, and not the configuration, is not thought of.)
+            // slow. (Capabilities that an earlier `exec --cap` gave do not count: `sees_all` is about the configuration's.)
             cgroup = None;
         }
         if cgroup.is_none() {

@@ -1,6 +1,6 @@
 //! CRIU's messages (`rpc.proto` of CRIU): the requests this program makes, and what it looks at in the answers.
 //!
-//! Pure data; called by `session`, `dump` and `restore`.
+//! Pure data; called by `session`, `cmd::checkpoint` and `cmd::restore`.
 
 use super::protobuf::{Malformed, Reader, Value, Writer};
 

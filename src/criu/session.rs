@@ -1,7 +1,7 @@
 //! A CRIU of our own: started for one job as `criu swrk FD`, talked to over that descriptor.
 //!
 //! CRIU is another program with full privileges; what it answers is checked for form and bounds. It is found by PATH like
-//! any program a user calls. Called by `dump` and `restore`.
+//! any program a user calls. Called by `cmd::checkpoint` and `cmd::restore`.
 
 use super::message::{self, Features, Kind, Response};
 use crate::init::enter;
@@ -90,7 +90,7 @@ impl Session {
         let mut session = Session { socket, pid, version: 0, reaped: false, words: String::new() };
         session.version = match session.ask_version() {
             Ok(version) => version,
-            // Killed at birth in its cgroup (see `spawn::start`): then it goes there by itself.
+            // Killed at birth in its cgroup (see `spawn::launch`): then it goes there by itself.
             Err(_) if surroundings.cgroup.is_some() && session.was_killed() => {
                 let flags = SockFlag::SOCK_CLOEXEC;
                 let (socket, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)

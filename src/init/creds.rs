@@ -155,8 +155,8 @@ pub fn switch_user(init: &Process, in_cwd: bool, able: u64) -> Outcome {
     process::prctl(libc::PR_SET_KEEPCAPS, 0).at(Step::Capabilities).map(drop)
 }
 
-/// The same while a root that is to be read-only can still be written (runc and crun make it then, too). Any error is told
-/// when the directory is entered.
+/// Makes a missing working directory while a root that is to be read-only can still be written (runc and crun make it then,
+/// too). Any error is told when the directory is entered.
 pub fn make_missing_cwd(cwd: &CStr) {
     if cwd != c"/" && nix::unistd::access(cwd, AccessFlags::F_OK) == Err(Errno::ENOENT) {
         let _ = make_cwd(cwd);

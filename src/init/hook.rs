@@ -20,8 +20,8 @@ pub fn create_container(child: &Container, root: BorrowedFd, umask: u32) -> Outc
     done
 }
 
-/// As the program will run: with its environment, unless they have one of their own, and under its filter, which
-/// this process itself installs only after them.
+/// As the program will run: with its environment, unless they have one of their own, and under its filter,
+/// which with no_new_privs this process itself installs only after them.
 pub fn start_container(child: &Container, home: Option<&CString>) -> Outcome {
     let init = &child.plan.process;
     run_all(child, &child.plan.start_container, "created", Step::StartContainerHook, |command| {

@@ -1,8 +1,8 @@
 //! The init stage: everything between clone3 and execve, as two flat lists, one line a step.
 //!
 //! [`container`] is the first process of a container, [`exec`] a further one. The child walks the plan that was
-//! compiled before the clone: it parses nothing, logs nothing, and reports a failing step as numbers; the runtime,
-//! which still has the plan, finds the words (`spawn::explain`). A change to container start begins as a line here.
+//! compiled before the clone: it parses none of the configuration, logs nothing, and reports a failing step as numbers; the
+//! runtime, which still has the plan, finds the words (`explain`). A change to container start begins as a line here.
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 mod binds;
@@ -202,6 +202,10 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
     label::set(init)?;
     // Last, because detaching the old root waits for the other processors.
     root::pivot(plan, root.as_fd()).at(Step::Pivot)?;
+    if plan.root_readonly {
+        creds::make_missing_cwd(&init.cwd);
+        root::make_readonly(root.as_fd()).at(Step::ReadonlyRoot)?;
+    }
     drop(root);
 
     // Before a filter may be loaded that does not know the calls for it.

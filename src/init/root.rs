@@ -89,14 +89,15 @@ pub fn pivot(plan: &Plan, root: BorrowedFd) -> Result<()> {
         nix::unistd::chroot(c".")?;
     }
     nix::unistd::chdir(c"/")?;
-    if plan.root_readonly {
-        super::creds::make_missing_cwd(&plan.process.cwd);
-        mount::set_attr(root, &MountAttr { set: attr::RDONLY, ..Default::default() }, false)?;
-    }
     if let Some(flags) = plan.root_propagation {
         mount::mount(None, c"/", None, flags, None)?;
     }
     Ok(())
+}
+
+/// `/root/readonly`: the root's own mount alone, whose other flags stay.
+pub fn make_readonly(root: BorrowedFd) -> Result<()> {
+    mount::set_attr(root, &MountAttr { set: attr::RDONLY, ..Default::default() }, false)
 }
 
 /// exec in a container without a mount namespace, whose root nothing else would make this process's.

@@ -33,7 +33,7 @@ pub struct Devices {
     pub nodes: Vec<Node>,
 }
 
-/// The nodes every container has: name below /dev, major, minor.
+/// The nodes every container has: path, name below /dev, major, minor.
 const DEFAULT: [(&CStr, &CStr, u32, u32); 6] = [
     (c"/dev/null", c"null", 1, 3),
     (c"/dev/random", c"random", 1, 8),
@@ -43,7 +43,7 @@ const DEFAULT: [(&CStr, &CStr, u32, u32); 6] = [
     (c"/dev/urandom", c"urandom", 1, 9),
 ];
 
-/// The links every container has; `core` stands only where the host's `/proc/kcore` does.
+/// The links every container has; `init/devices.rs` adds `ptmx`, and `core` where the host has `/proc/kcore`.
 pub const LINKS: [(&CStr, &CStr); 4] = [
     (c"fd", c"/proc/self/fd"),
     (c"stdin", c"/proc/self/fd/0"),

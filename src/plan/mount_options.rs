@@ -137,7 +137,7 @@ enum Word {
     Attr { set: u64, clear: u64 },
     /// Name a way to keep access times, or take such a word back.
     Atime { flag: u8, on: bool },
-    /// The same for the whole tree.
+    /// Set and clear mount attributes of the whole tree.
     Recursive { set: u64, clear: u64 },
     /// A superblock flag in fsconfig's spelling.
     Superblock(&'static CStr),

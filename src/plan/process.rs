@@ -295,7 +295,7 @@ fn capabilities(sets: Option<&LinuxCapabilities>) -> Capabilities {
     }
 }
 
-/// The bit of a capability by its name without `CAP_`; 0 for a name that this build does not know.
+/// The bit of a capability by its name with or without `CAP_`; 0 for a name that this build does not know.
 pub fn capability_bit(name: &str) -> u64 {
     let name = name.strip_prefix("CAP_").unwrap_or(name);
     format!("CAP_{name}").parse::<caps::Capability>().map_or(0, |cap| cap.bitmask())

@@ -1,5 +1,6 @@
-//! Compiles `/linux/seccomp` into the BPF program that the container's process installs as the last thing before it executes. Makes no
-//! system calls and does not ask what the kernel can; `sys::seccomp` installs. Called by the parent while it plans a container.
+//! Compiles `/linux/seccomp` into the BPF program that the container's process installs last before it executes, or, without
+//! no_new_privs, before it gives up its capabilities. Makes no system calls and does not ask what the kernel can; `sys::seccomp`
+//! installs. Called by `spawn` while the init stage mounts.
 //!
 //! The verdicts are those of runc with libseccomp: the profile's rules, an ABI the profile does not list is killed, and runc's ENOSYS for
 //! calls newer than the profile. The program is another: spans of numbers with equal verdict, decided by a tree.

@@ -227,7 +227,7 @@ pub fn stdio(fd: RawFd) -> BorrowedFd<'static> {
     unsafe { BorrowedFd::borrow_raw(fd) }
 }
 
-/// Takes a descriptor number that was inherited from the caller (`LISTEN_FDS`, `--preserve-fds`).
+/// Takes a descriptor number that was inherited from the caller (`--status-fd`).
 pub fn inherited(fd: RawFd) -> BorrowedFd<'static> {
     assert!(fd > 2);
     // SAFETY: the caller of naru handed this number over; nothing in this program owns or closes it.

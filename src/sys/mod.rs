@@ -1,8 +1,8 @@
 //! The only module with `unsafe`: raw kernel calls in, [`Errno`] out, one wrapper a call.
 //!
 //! What `nix` wraps safely is called there directly; here stand the calls it lacks and those that need more than a
-//! plain wrapper. A wrapper never interprets: it forces close-on-exec and turns the return value into a `Result`.
-//! Nothing here allocates unless its doc says so, because most of it runs between clone and exec.
+//! plain wrapper. A wrapper forces close-on-exec and turns the return value into a `Result`; a few go another way where a
+//! call is missing, and say so. What `ahead` calls uses neither errno nor the heap.
 #![allow(unsafe_code)]
 
 pub mod ahead;

@@ -1,4 +1,4 @@
-//! Network interfaces by ioctl; what needs more than a flag goes through rtnetlink (`net.rs` of the runtime).
+//! Network interfaces by ioctl; what needs more than a flag goes through rtnetlink (`netlink.rs`).
 
 use super::{Result, raw};
 use std::os::fd::RawFd;

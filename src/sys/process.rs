@@ -95,7 +95,7 @@ fn clone2(_: u64, _: Option<BorrowedFd>, _: *mut RawFd) -> Result<libc::c_long> 
     Err(Errno::ENOSYS)
 }
 
-/// fork(2) by clone3, for hooks: no pidfd kept by number.
+/// fork(2) by clone3: a copy of this process that enters a namespace in its place.
 pub fn fork() -> Result<Cloned> {
     clone3(0, None)
 }

@@ -1,4 +1,4 @@
-//! Load: many commands at once on one container and on many, and many containers at once. Seconds here; for hours of it
+//! Load: many commands at once on one container and on many, and many containers at once. Seconds here; for ten minutes of it
 //! `LOAD_SECONDS=600 LOAD_CONTAINERS=2000 suite load/` (`make load`).
 //!
 //! No command may hang, be killed or panic; what is refused is refused in one line; nothing is lost and nothing left.

@@ -1,7 +1,7 @@
 //! Annotations `org.systemd.property.NAME` → properties of the container's unit.
 //!
 //! Pure. The values are GVariant text (glib's "GVariant Text Format"): what `busctl`-like tools and other runtimes take.
-//! Called by `properties`.
+//! Called by `systemd::plan`.
 
 use super::value::Value;
 use anyhow::{Context, Result, bail};
