@@ -32,32 +32,33 @@ struct Flow {
 }
 
 impl Console {
-    /// Makes the pair of sockets: the second goes to the init stage.
+    /// Makes the pair of sockets: the second goes to the init stage. Before any namespace is entered.
     pub fn prepare() -> anyhow::Result<(Console, OwnedFd)> {
         use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)
             .context("make a socket for the terminal")?;
+        // By the host's procfs: `exec` takes the terminal over in the container's mounts, where the path may lead anywhere.
+        let sink = match termios::tcgetattr(fs::stdio(1)) {
+            Ok(_) => fs::open(c"/proc/self/fd/1", libc::O_WRONLY | libc::O_NONBLOCK | libc::O_NOCTTY, 0).ok(),
+            // Pipes take what they say; files always do. Both may be shared, and one has a position.
+            Err(_) => None,
+        };
         let console = Console {
             socket: Some(ours),
             master: None,
             outer: None,
-            sink: None,
+            sink,
             input: Flow::default(),
             output: Flow::default(),
         };
         Ok((console, theirs))
     }
 
-    /// Receives the master, takes over the caller's terminal if there is one.
+    /// Receives the master, takes over the caller's terminal if there is one. Opens no path: see [`Console::prepare`].
     pub fn take_over(mut self) -> anyhow::Result<Console> {
         let socket = self.socket.take().context("terminal socket")?;
         let master = crate::sys::socket::receive_fd(socket.as_fd()).context("receive the terminal")?;
         set_nonblocking(master.as_fd()).context("set up the terminal")?;
-        self.sink = match termios::tcgetattr(fs::stdio(1)) {
-            Ok(_) => fs::open(c"/proc/self/fd/1", libc::O_WRONLY | libc::O_NONBLOCK | libc::O_NOCTTY, 0).ok(),
-            // Pipes take what they say; files always do. Both may be shared, and one has a position.
-            Err(_) => None,
-        };
         self.outer = [0, 1, 2].into_iter().find_map(|number| {
             let settings = termios::tcgetattr(fs::stdio(number)).ok()?;
             Some((fs::stdio(number).try_clone_to_owned().ok()?, settings))

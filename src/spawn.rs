@@ -497,6 +497,7 @@ impl Launch<'_> {
                 .map(OwnedFd::try_clone)
                 .transpose()
                 .context("copy a descriptor")?,
+            proc: self.plan.namespaces.joined(libc::CLONE_NEWNS).map(|_| open_proc()).transpose()?,
             own_terminal: self.request.own_terminal,
             preserve_fds: self.request.preserve_fds,
             signal_mask: self.request.signal_mask,

@@ -3,7 +3,7 @@
 //! The image may hold anything at /dev/ptmx, /dev/pts and /dev/console, so no path is opened for writing before its
 //! handle has proved to be a pseudoterminal master on a devpts, and the peer comes from an ioctl (CVE-2025-52565).
 
-use super::{Outcome, path};
+use super::{Container, Outcome, enter, path};
 use crate::plan::process::Process;
 use crate::sync::{At, Step};
 use crate::sys::{Errno, Result, fs, mount, socket, tty};
@@ -15,10 +15,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 const DEVPTS_SUPER_MAGIC: FsType = FsType(0x1cd1);
 
-/// Container start: before the pivot, with the host's procfs still at `/proc`.
-pub fn open(root: BorrowedFd, process: &Process, socket: Option<OwnedFd>, own: bool) -> Outcome {
-    let proc = fs::open(c"/proc", libc::O_PATH | libc::O_DIRECTORY, 0).at(Step::Console)?;
-    let peer = open_pair(root, proc.as_fd(), process, socket, own).at(Step::Console)?;
+/// Container start: before the pivot.
+pub fn open(child: &mut Container, root: BorrowedFd) -> Outcome {
+    let proc = enter::hosts_proc(child).at(Step::Console)?;
+    let socket = child.console.take();
+    let peer =
+        open_pair(root, proc.as_fd(), &child.plan.process, socket, child.own_terminal).at(Step::Console)?;
     cover_console(root, &peer).at(Step::Console)?;
     use_as_stdio(&peer).at(Step::Console)
 }

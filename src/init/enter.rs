@@ -1,7 +1,6 @@
 //! Entering cgroups, namespaces and the session keyring; what this process is to the runtime and to others.
 
 use super::{Container, Outcome, mask};
-use crate::plan::Plan;
 use crate::plan::namespaces::Namespaces;
 use crate::plan::process::{Affinity, Process};
 use crate::sync::{At, Kind, Step};
@@ -88,26 +87,36 @@ pub fn become_root() -> Result<()> {
     process::set_uid(0)
 }
 
+/// The host's procfs, before the pivot. In a mount namespace that was joined another one may be at `/proc`, or none.
+pub fn hosts_proc(child: &Container) -> Result<OwnedFd> {
+    match &child.proc {
+        Some(proc) => proc.try_clone().map_err(|_| Errno::EMFILE),
+        None => fs::open(c"/proc", libc::O_PATH | libc::O_DIRECTORY, 0),
+    }
+}
+
 /// Makes a time namespace and enters it: unshare(2) alone is for children.
-pub fn time_namespace(plan: &Plan) -> Result<()> {
+pub fn time_namespace(child: &Container) -> Result<()> {
+    let plan = child.plan;
     if !plan.namespaces.makes(process::CLONE_NEWTIME) {
         return Ok(());
     }
     process::unshare(process::CLONE_NEWTIME)?;
+    let proc = hosts_proc(child)?;
     if !plan.time_offsets.is_empty() {
         // The files of a process that nobody may look into belong to the host's root.
         let exposed = plan.namespaces.private(libc::CLONE_NEWUSER);
         if exposed {
             show()?;
         }
-        let written = fs::open(c"/proc/self/timens_offsets", libc::O_WRONLY, 0)
+        let written = fs::openat(proc.as_fd(), c"self/timens_offsets", libc::O_WRONLY, 0)
             .and_then(|file| fs::write_once(file.as_fd(), plan.time_offsets.as_bytes()));
         if exposed {
             hide()?;
         }
         written?;
     }
-    let namespace = fs::open(c"/proc/self/ns/time_for_children", libc::O_RDONLY, 0)?;
+    let namespace = fs::openat(proc.as_fd(), c"self/ns/time_for_children", libc::O_RDONLY, 0)?;
     process::setns(namespace.as_fd(), process::CLONE_NEWTIME)
 }
 

@@ -81,6 +81,8 @@ pub struct Container<'a> {
     pub cgroup_view: CgroupView,
     /// Namespaces to join, in order: file, flag, index in the configuration.
     pub join: Vec<(OwnedFd, i32, usize)>,
+    /// The host's procfs, where a mount namespace is joined: there the path may lead anywhere.
+    pub proc: Option<OwnedFd>,
     /// The protection of the executable, and whether it is to be applied here.
     pub seal: Option<(&'a crate::sys::exe::Seal, bool)>,
     /// The process that makes namespaces, to enter them: see [`crate::plan::namespaces::Namespaces::made_ahead`].
@@ -142,7 +144,7 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
     enter::join_namespaces(&child.join)?;
     enter::loopback(&plan.namespaces).at(Step::NewNamespace)?;
     // Before anything reads a clock that counts for the container.
-    enter::time_namespace(plan).at(Step::TimeNamespace)?;
+    enter::time_namespace(child).at(Step::TimeNamespace)?;
     // After the cgroup is entered, else the namespace would be rooted at the runtime's.
     enter::new_cgroup_namespace(&plan.namespaces).at(Step::NewNamespace)?;
     process::setsid().at(Step::Session)?;
@@ -184,7 +186,7 @@ fn container_steps(child: &mut Container) -> Outcome<std::convert::Infallible> {
     // After the mounts, because the terminal comes from the container's own devpts; before the program is looked up,
     // because callers wait for the terminal first.
     if init.terminal {
-        console::open(root.as_fd(), init, child.console.take(), child.own_terminal)?;
+        console::open(child, root.as_fd())?;
     }
     // After devices, terminal and hooks, which put files into them.
     mounts::make_readonly(readonly)?;

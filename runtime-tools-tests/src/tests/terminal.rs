@@ -30,6 +30,7 @@ tests!["terminal":
     exec_with_console_socket,
     exec_process_file_with_console_size deviates ["crun" = "sets it late"],
     exec_foreground,
+    exec_foreground_opens_nothing_inside deviates ["runc" = "makes no container without a procfs"],
     exec_without_terminal_in_a_container_with_one,
     exec_flag_decides,
     long_socket_path deviates ["runc" = "cannot take it"],
@@ -300,6 +301,26 @@ fn exec_foreground(cx: &Cx) -> Result<()> {
     let v = answer(&text)?;
     is_terminal(&v)?;
     same("columns and rows of the caller", &v["stdio"][0]["size"], json!([100, 30]))
+}
+
+/// The runtime carries the data in the container's mounts: there `/proc/self/fd/1` may be a link to any file.
+fn exec_foreground_opens_nothing_inside(cx: &Cx) -> Result<()> {
+    let mut b = cx.bundle()?;
+    b.without_mount("/proc").remove("/linux/maskedPaths").remove("/linux/readonlyPaths").probe(&["sleep"]);
+    let fds = b.rootfs().join("proc/self/fd");
+    std::fs::create_dir_all(&fds)?;
+    std::fs::write(b.rootfs().join("trap"), "")?;
+    std::os::unix::fs::symlink("/trap", fds.join("1"))?;
+    let c = b.start()?;
+    let (master, pty, child) = on_terminal(cx, &["exec", "-t", &c.id, "/bin/probe", "say", "to the caller"])?;
+    let text = read_until(&master, |t| t.contains("to the caller"))?;
+    finish(child)?;
+    drop(pty);
+    c.end()?;
+    let trapped = std::fs::read_to_string(b.rootfs().join("trap"))?;
+    ensure!(trapped.is_empty(), "the container got {trapped:?}");
+    ensure!(text.contains("to the caller"), "the caller got {text:?}");
+    Ok(())
 }
 
 fn exec_without_terminal_in_a_container_with_one(cx: &Cx) -> Result<()> {
