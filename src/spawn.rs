@@ -301,6 +301,7 @@ pub fn begin(store: &Store, request: &Request, plan: &Plan) -> Result<Begun> {
         rootfs: request.bundle.rootfs.clone(),
         created: crate::time::rfc3339(now.0, now.1),
         annotations: spec.annotations().clone().unwrap_or_default(),
+        making: false,
         owner: nix::unistd::getuid().as_raw(),
         namespaces: plan.namespaces.all(),
         keyring: plan.keyring.is_some(),
@@ -496,8 +497,8 @@ impl Launch<'_> {
                 .as_ref()
                 .map(OwnedFd::try_clone)
                 .transpose()
-                .context("copy a descriptor")?,
             proc: self.plan.namespaces.joined(libc::CLONE_NEWNS).map(|_| open_proc()).transpose()?,
+                .context("copy a descriptor")?,
             own_terminal: self.request.own_terminal,
             preserve_fds: self.request.preserve_fds,
             signal_mask: self.request.signal_mask,
@@ -588,7 +589,7 @@ impl Launch<'_> {
         if let Some((_, pidfd)) = &guard.child {
             container.set_init(guard.dir()?, pid, pidfd.as_fd())?;
         }
-        guard.dir()?.write(container)?;
+        guard.dir()?.write_making(container)?;
         if self.plan.runtime_hooks {
             match self.listen(&wire, guard, sources.as_ref())? {
                 Frame::Plain(Kind::MountsDone) => {}
@@ -602,15 +603,14 @@ impl Launch<'_> {
         }
         wire.send(Kind::Proceed).context(TELL)?;
         match self.listen(&wire, guard, sources.as_ref())? {
-            Frame::Plain(Kind::Ready) if self.request.gate => Ok(true),
+            Frame::Plain(Kind::Ready) if self.request.gate => guard.dir()?.made()?,
             Frame::ReadyAt(pipes) if self.request.gate => {
                 container.gate_pipes = Some(pipes);
                 guard.dir()?.write(container)?;
-                Ok(true)
             }
             // execve has closed the child's end.
-            Frame::End if !self.request.gate => Ok(true),
-            other => self.ended(other, guard, into_cgroup),
+            Frame::End if !self.request.gate => guard.dir()?.made()?,
+            other => return self.ended(other, guard, into_cgroup),
         }
     }
 
@@ -626,6 +626,7 @@ impl Launch<'_> {
         Ok((Some(ours), Some(theirs)))
     }
 
+        Ok(true)
     /// Waits for the init stage, and meanwhile serves its wishes.
     fn listen(&self, wire: &Wire, guard: &Guard, sources: Option<&OwnedFd>) -> Result<Frame> {
         let init = guard.child.as_ref().map(|child| child.0);

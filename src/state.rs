@@ -65,6 +65,9 @@ pub struct State {
     /// Read from a tmpfs, so that what it says of the init process is of this boot.
     #[serde(skip)]
     pub of_this_boot: bool,
+    /// The runtime that makes it has not seen it ready: as long as that one holds the lock, it is not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub making: bool,
     /// Absolute path of the bundle.
     pub bundle: PathBuf,
     /// Absolute path of the root filesystem.
@@ -260,7 +263,14 @@ impl Store {
     /// Opens a container and reads its state.
     pub fn load(&self, id: &str) -> Result<(Dir, State)> {
         let dir = self.open(id)?;
-        let state = dir.read()?;
+        let mut state = dir.read()?;
+        if state.pid == 0 {
+            match dir.lock() {
+                // Whoever made it was done before this, perhaps after it was read.
+                Ok(_lock) => state = dir.read()?,
+                Err(_) => state.making = true,
+            }
+        }
         Ok((dir, state))
     }
 
@@ -352,6 +362,21 @@ impl Dir {
     /// Puts a small file in the directory.
     pub fn put(&self, name: &CStr, temporary: &CStr, content: &[u8]) -> crate::sys::Result<()> {
         let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_NOFOLLOW;
+    /// Writes state.json for a container that is being made, and what it shall be once [`Dir::made`] is called.
+    pub fn write_making(&self, state: &mut State) -> Result<()> {
+        state.making = true;
+        let written = self.write(state);
+        state.making = false;
+        written?;
+        let text = serde_json::to_vec(state).context("write state.json")?;
+        self.put(NEW_FILE, NEW_FILE, &text).context("write state.json")
+    }
+
+    /// The container is made: what was written for that moment holds.
+    pub fn made(&self) -> Result<()> {
+        nix::fcntl::renameat(&self.fd, NEW_FILE, &self.fd, FILE).context("write state.json")
+    }
+
         let file = fs::openat(self.fd(), temporary, flags, 0o600)?;
         let mut file = std::fs::File::from(file);
         file.write_all(content)
@@ -518,10 +543,11 @@ impl State {
         }
     }
 
-    /// The status now, and the init process if it lives.
+    /// The status now, and the init process if it lives. While the container is made its first process is no place to enter:
+    /// it has the host's mounts still.
     pub fn status(&self, dir: &Dir) -> Result<(Status, Option<OwnedFd>)> {
-        if self.pid == 0 && dir.lock().is_err() {
-            return Ok((Status::Creating, None));
+        if self.making && (self.pid == 0 || dir.lock().is_err()) {
+            return Ok((Status::Creating, self.init()?));
         }
         self.status_locked(dir)
     }

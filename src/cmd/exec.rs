@@ -58,7 +58,8 @@ pub fn exec(global: &Global, args: cli::Exec) -> Result<ExitCode> {
     let (dir, state) = store.load(&args.id)?;
     let (status, init) = state.status(&dir)?;
     match status {
-        Status::Stopped | Status::Creating => bail!("cannot exec in a stopped container"),
+        Status::Stopped => bail!("cannot exec in a stopped container"),
+        Status::Creating => bail!("cannot exec in a container that is still being created"),
         Status::Paused if !args.ignore_paused => {
             bail!("cannot exec in a paused container (use --ignore-paused to override)")
         }
