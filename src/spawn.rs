@@ -168,7 +168,8 @@ impl Drop for Guard {
             let _ = state::unmount_root(rootfs, *before);
         }
         if let Some(record) = self.cgroup.take() {
-            let _ = record.remove();
+            // Not the child alone: the program may have forked, and hooks leave processes.
+            let _ = record.end_and_remove(true);
         }
         if let Some(dir) = self.dir.take() {
             let _ = dir.remove();
@@ -300,13 +301,14 @@ pub fn begin(store: &Store, request: &Request, plan: &Plan) -> Result<Begun> {
         bundle: request.bundle.dir.clone(),
         rootfs: request.bundle.rootfs.clone(),
         created: crate::time::rfc3339(now.0, now.1),
-        annotations: spec.annotations().clone().unwrap_or_default(),
         making: false,
+        annotations: spec.annotations().clone().unwrap_or_default(),
         owner: nix::unistd::getuid().as_raw(),
         namespaces: plan.namespaces.all(),
         keyring: plan.keyring.is_some(),
         sees_all: !plan.namespaces.private(libc::CLONE_NEWUSER)
             && plan.process.capabilities.bounding & caps::Capability::CAP_SYS_PTRACE.bitmask() != 0,
+        joined_pids: plan.namespaces.joined(libc::CLONE_NEWPID).is_some(),
         memory_policy: plan.process.memory_policy.clone(),
         exec_cpu_affinity: spec.process().as_ref().and_then(|p| p.exec_cpu_affinity().clone()),
         agent: None,
@@ -348,7 +350,7 @@ pub fn begin(store: &Store, request: &Request, plan: &Plan) -> Result<Begun> {
     container.cgroup = cgroup.record().clone();
     // A unit of systemd is ours once it was made around the init process.
     guard.cgroup = (!cgroup.is_pending()).then(|| container.cgroup.clone());
-    if container.cgroup.hierarchies.is_empty() && !plan.namespaces.private(libc::CLONE_NEWPID) {
+    if container.cgroup.hierarchies.is_empty() && container.shares_pids() {
         log::warn(
             "Creating a rootless container with no cgroup and no private pid namespace. Such configuration is strongly \
              discouraged (as it is impossible to properly kill all container's processes)",
@@ -495,9 +497,9 @@ impl Launch<'_> {
                 .request
                 .console
                 .as_ref()
+            proc: self.plan.namespaces.joined(libc::CLONE_NEWNS).map(|_| open_proc()).transpose()?,
                 .map(OwnedFd::try_clone)
                 .transpose()
-            proc: self.plan.namespaces.joined(libc::CLONE_NEWNS).map(|_| open_proc()).transpose()?,
                 .context("copy a descriptor")?,
             own_terminal: self.request.own_terminal,
             preserve_fds: self.request.preserve_fds,
@@ -624,9 +626,9 @@ impl Launch<'_> {
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
                 .context("make a socket for mounts")?;
         Ok((Some(ours), Some(theirs)))
+        Ok(true)
     }
 
-        Ok(true)
     /// Waits for the init stage, and meanwhile serves its wishes.
     fn listen(&self, wire: &Wire, guard: &Guard, sources: Option<&OwnedFd>) -> Result<Frame> {
         let init = guard.child.as_ref().map(|child| child.0);

@@ -81,6 +81,9 @@ pub struct State {
     pub owner: u32,
     /// `CLONE_NEW*` flags of the configured namespaces.
     pub namespaces: i32,
+    /// Its pid namespace was given by its path: others are in it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub joined_pids: bool,
     /// The container has a session keyring of its own.
     pub keyring: bool,
     /// Its processes may look into others of its pid namespace whatever these do (CAP_SYS_PTRACE, no user namespace).
@@ -359,9 +362,6 @@ impl Dir {
         self.put(FILE, NEW_FILE, &text).context("write state.json")
     }
 
-    /// Puts a small file in the directory.
-    pub fn put(&self, name: &CStr, temporary: &CStr, content: &[u8]) -> crate::sys::Result<()> {
-        let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_NOFOLLOW;
     /// Writes state.json for a container that is being made, and what it shall be once [`Dir::made`] is called.
     pub fn write_making(&self, state: &mut State) -> Result<()> {
         state.making = true;
@@ -377,6 +377,9 @@ impl Dir {
         nix::fcntl::renameat(&self.fd, NEW_FILE, &self.fd, FILE).context("write state.json")
     }
 
+    /// Puts a small file in the directory.
+    pub fn put(&self, name: &CStr, temporary: &CStr, content: &[u8]) -> crate::sys::Result<()> {
+        let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_NOFOLLOW;
         let file = fs::openat(self.fd(), temporary, flags, 0o600)?;
         let mut file = std::fs::File::from(file);
         file.write_all(content)
@@ -550,6 +553,11 @@ impl State {
             return Ok((Status::Creating, self.init()?));
         }
         self.status_locked(dir)
+    }
+
+    /// Is SIGKILL of its first process not the end of all others?
+    pub fn shares_pids(&self) -> bool {
+        self.joined_pids || self.namespaces & libc::CLONE_NEWPID == 0
     }
 
     /// The same for a caller that holds the lock: nobody is making the container.

@@ -61,8 +61,8 @@ impl Record {
         failure.map_or(Ok(()), Err)
     }
 
-    /// Removes the container's cgroup, ending first what is still in it.
-    pub fn end_and_remove(&self) -> Result<()> {
+    /// Removes the container's cgroup. With `all` what is still in it is ended first; else it has to be empty soon.
+    pub fn end_and_remove(&self, all: bool) -> Result<()> {
         // A unit's stay until it is stopped: systemd would miss its end.
         let is_unit = self.unit.is_some();
         let (mut busy, mut all_gone) = (is_unit, !is_unit);
@@ -79,7 +79,7 @@ impl Record {
         if all_gone && self.made.is_empty() {
             return Ok(());
         }
-        if busy && !self.procs()?.is_empty() {
+        if all && busy && !self.procs()?.is_empty() {
             self.kill_all(libc::SIGKILL)?;
         }
         self.remove()

@@ -51,7 +51,7 @@ pub fn delete(global: &Global, id: &str, force: bool) -> Result<ExitCode> {
         }
         init
     };
-    destroy_with(dir, &state, init.as_ref().map(AsFd::as_fd))?;
+    destroy_locked(dir, &state, init.as_ref().map(AsFd::as_fd), force)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -62,14 +62,22 @@ fn is_rubbish(error: &anyhow::Error) -> bool {
         || matches!(error.downcast_ref(), Some(Errno::ELOOP | Errno::EINVAL | Errno::ENXIO | Errno::EFBIG))
 }
 
-/// Ends what is left of the container, removes its cgroup, runs the poststop hooks, removes its state.
+/// Ends what is left of the container, removes its cgroup, runs the poststop hooks, removes its state. `end`: also where it
+/// still runs. Nothing if somebody else has done so, whatever has its id by now.
 pub fn destroy(dir: Dir, state: &State, end: bool) -> Result<()> {
+    let _lock = match dir.lock_within(LOCK_TIMEOUT) {
+        Err(_) if dir.is_gone() => return Ok(()),
+        other => other?,
+    };
+    if dir.is_gone() {
+        return Ok(());
+    }
     let init = if end { state.init()? } else { None };
     destroy_with(dir, state, init.as_ref().map(AsFd::as_fd))
 }
 
-/// The same for a caller that knows the init process.
-fn destroy_with(dir: Dir, state: &State, init: Option<BorrowedFd>) -> Result<()> {
+/// The same for a caller that holds the lock and knows the init process.
+fn destroy_locked(dir: Dir, state: &State, init: Option<BorrowedFd>, end: bool) -> Result<()> {
     if let Some(init) = init {
         // Gone meanwhile is as good.
         if let Err(error) = kill::send(state, init, libc::SIGKILL)
@@ -81,7 +89,10 @@ fn destroy_with(dir: Dir, state: &State, init: Option<BorrowedFd>) -> Result<()>
     }
     // Each step once more if it failed: a passing lack of memory must not leave anything behind. While the cgroup
     // stands the state stays too, so that delete can be repeated.
-    twice(|| state.cgroup.end_and_remove())?;
+    // A pid namespace of the container's own has ended with its first process: who else is in the cgroup is not the container's,
+    // unless its runtime was killed before it could write down who that is.
+    let all = end || state.shares_pids() || state.pid == 0;
+    twice(|| state.cgroup.end_and_remove(all))?;
     if let Some(group) = &state.resctrl {
         twice(|| group.remove())?;
     }

@@ -15,8 +15,7 @@ pub fn kill(global: &Global, args: cli::Kill) -> Result<ExitCode> {
     let store = Store::new(global.root.as_deref())?;
     let (dir, state) = store.load(&args.id)?;
     let (status, init) = state.status(&dir)?;
-    let shares_pids = state.namespaces & libc::CLONE_NEWPID == 0;
-    if signal == libc::SIGKILL && shares_pids {
+    if signal == libc::SIGKILL && state.shares_pids() {
         // Its processes do not end with the init process, and may outlive it.
         if status == Status::Stopped && !args.all && state.cgroup.procs().unwrap_or_default().is_empty() {
             bail!(NOT_RUNNING);
@@ -26,6 +25,10 @@ pub fn kill(global: &Global, args: cli::Kill) -> Result<ExitCode> {
                 "failed to kill all processes, due to lack of cgroup (Hint: enable cgroup v2 delegation)",
             );
             send(&state, init.as_fd(), signal)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        if state.cgroup.hierarchies.is_empty() {
+            // Nothing is left that could be found.
             return Ok(ExitCode::SUCCESS);
         }
         state.cgroup.kill_all(signal)?;

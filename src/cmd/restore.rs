@@ -94,7 +94,7 @@ fn bring_back(
     if let Err(error) = worked {
         // Processes that CRIU was still restoring may be there; the guard expects none.
         if guard.has_cgroup() {
-            let _ = state.cgroup.end_and_remove();
+            let _ = state.cgroup.end_and_remove(true);
         }
         return Err(error);
     }

@@ -25,7 +25,9 @@ tests!["kill":
     kill_takes_the_whole_pid_namespace,
     kill_all_in_shared_pid_namespace deviates ["crun" = "kills the init process only, without --all"],
     kill_leftovers_in_shared_pid_namespace deviates ["crun" = "has no way to signal a container whose init is gone"],
+    kill_in_joined_pid_namespace deviates ["crun" = "kills the init process only, without --all"],
     unrelated_processes_live,
+    delete_leaves_who_else_is_in_the_cgroup deviates ["crun" = "ends them"],
     delete_unknown deviates ["crun" = "says the path it could not open"],
     delete_without_id,
     delete_unknown_force,
@@ -260,6 +262,60 @@ fn kill_leftovers_in_shared_pid_namespace(cx: &Cx) -> Result<()> {
     cx.rt(&["kill", &id, "KILL"])?.ok()?;
     eq("exit of the other process", reap(child)?, 137)?;
     cx.rt(&["delete", &id])?.ok()?;
+    Ok(())
+}
+
+/// As `docker run --pid container:NAME` has it: the first process is not that of the namespace.
+fn kill_in_joined_pid_namespace(cx: &Cx) -> Result<()> {
+    let mut b = cx.bundle()?;
+    b.probe(&["sleep"]);
+    let host = b.start()?;
+    let namespace = format!("/proc/{}/ns/pid", host.pid()?);
+    let mut b = cx.bundle()?;
+    b.without_namespace("pid").push("/linux/namespaces", json!({"type": "pid", "path": namespace}));
+    b.probe(&["children", "1"]).save()?;
+    let c = b.container();
+    let out = c.create(&[])?.ok()?;
+    let pid = c.pid()?;
+    c.start()?.ok()?;
+    wait_for("the child", || Ok(fs::read_to_string(&out.out_path)?.ends_with('\n').then_some(())))?;
+    let procs = c_procs(cx, &c.id)?;
+    eq("processes", procs.len(), 2)?;
+    cx.rt(&["kill", &c.id, "KILL"])?.ok()?;
+    eq("exit of init", reap(pid)?, 137)?;
+    let child = procs.into_iter().find(|&one| one != pid).unwrap_or_default();
+    wait_for("the end of the other process", || Ok((!lives(child)).then_some(())))?;
+    cx.rt(&["delete", &c.id])?.ok()?;
+    host.is("running")?;
+    host.end()
+}
+
+fn c_procs(cx: &Cx, id: &str) -> Result<Vec<i32>> {
+    Ok(serde_json::from_value(cx.rt(&["ps", "-f", "json", id])?.ok()?.json()?)?)
+}
+
+/// Not even as a zombie.
+fn lives(pid: i32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| !stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" Z")))
+}
+
+/// Two bundles that name the same cgroup: of a container that has ended nothing is left in it to be killed.
+fn delete_leaves_who_else_is_in_the_cgroup(cx: &Cx) -> Result<()> {
+    cx.need_systemd(false)?;
+    let path = json!(format!("{}/both", cx.cgroup));
+    let mut b = cx.bundle()?;
+    b.set("/linux/cgroupsPath", path.clone()).probe(&["exit", "0"]);
+    let first = b.start()?;
+    first.becomes("stopped")?;
+    let mut b = cx.bundle()?;
+    b.set("/linux/cgroupsPath", path).probe(&["sleep"]);
+    let second = b.start()?;
+    let refused = first.delete()?;
+    ensure!(refused.code != 0, "delete has removed a cgroup in use: {}", refused.said());
+    second.is("running")?;
+    second.end()?;
+    first.delete()?.ok()?;
     Ok(())
 }
 
