@@ -9,6 +9,7 @@ use oci_spec::runtime::Hook;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -66,9 +67,14 @@ impl HookState {
     }
 }
 
-/// Runs one hook to its end. The error says how it ended and what it printed, in runc's words.
-pub fn run(hook: &Hook, state: &[u8]) -> Result<(), String> {
-    run_prepared(hook, state, |_| {})
+/// Runs one hook of the runtime's to its end, in the directory of the bundle, if that is still there. The error says how it
+/// ended and what it printed, in runc's words.
+pub fn run(hook: &Hook, state: &[u8], bundle: &Path) -> Result<(), String> {
+    run_prepared(hook, state, |command| {
+        if bundle.is_dir() {
+            command.current_dir(bundle);
+        }
+    })
 }
 
 /// The same for a hook that has more of its own than the configuration says. What `prepare` sets in the environment
@@ -92,7 +98,8 @@ pub fn run_prepared(hook: &Hook, state: &[u8], prepare: impl FnOnce(&mut Command
         None => format!("exec {}: {error}", hook.path().display()),
     })?;
     let deadline = hook.timeout().and_then(|seconds| u64::try_from(seconds).ok()).filter(|&s| s > 0);
-    let deadline = deadline.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    // One that the clock cannot show never comes.
+    let deadline = deadline.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
     let (status, stdout, stderr) = match attend(&mut child, state, deadline) {
         Ok(end) => end,
         Err(error) => {
@@ -220,7 +227,7 @@ mod tests {
         let hook = hook(&format!(
             r#"{{"path":"/bin/sh","args":["nosh","-c","{script}","arg"],"env":["ONLY=this"]}}"#
         ));
-        run(&hook, b"{state}").unwrap();
+        run(&hook, b"{state}", Path::new("/")).unwrap();
         let text = std::fs::read_to_string(&file).unwrap();
         std::fs::remove_file(file).unwrap();
         assert!(
@@ -232,20 +239,26 @@ mod tests {
 
     #[test]
     fn a_failing_hook_tells_how() {
-        let error =
-            run(&hook(r#"{"path":"/bin/sh","args":["sh","-c","echo out; echo err >&2; exit 3"]}"#), b"");
+        let error = run(
+            &hook(r#"{"path":"/bin/sh","args":["sh","-c","echo out; echo err >&2; exit 3"]}"#),
+            b"",
+            Path::new("/"),
+        );
         assert_eq!(error.unwrap_err(), "exit status 3, stdout: out, stderr: err");
-        let error = run(&hook(r#"{"path":"/does/not/exist"}"#), b"").unwrap_err();
+        let error = run(&hook(r#"{"path":"/does/not/exist"}"#), b"", Path::new("/")).unwrap_err();
         assert_eq!(error, "exec /does/not/exist: no such file or directory");
     }
 
     #[test]
     fn a_hook_that_neither_reads_nor_ends_in_time_is_killed_with_its_children() {
         let big = vec![b'x'; 1 << 20];
-        run(&hook(r#"{"path":"/bin/true","args":["true"]}"#), &big).unwrap();
+        run(&hook(r#"{"path":"/bin/true","args":["true"]}"#), &big, Path::new("/")).unwrap();
         let start = Instant::now();
-        let error =
-            run(&hook(r#"{"path":"/bin/sh","args":["sh","-c","sleep 50 & sleep 50"],"timeout":1}"#), b"");
+        let error = run(
+            &hook(r#"{"path":"/bin/sh","args":["sh","-c","sleep 50 & sleep 50"],"timeout":1}"#),
+            b"",
+            Path::new("/"),
+        );
         assert!(error.unwrap_err().contains("timed out"));
         assert!(start.elapsed() < Duration::from_secs(10));
     }

@@ -119,7 +119,10 @@ pub struct Guard {
     /// Run at the end if any other hook has run: they clean up after those.
     poststop: Vec<Hook>,
     hook_state: HookState,
+    /// Those of the runtime have begun.
     hooks_ran: bool,
+    /// Those of the container may have.
+    inner_hooks_ran: bool,
 }
 
 impl Guard {
@@ -173,10 +176,10 @@ impl Drop for Guard {
         }
         if let Some(dir) = self.dir.take() {
             let _ = dir.remove();
-            if self.hooks_ran {
+            if self.hooks_ran || self.inner_hooks_ran {
                 let json = self.hook_state.json("stopped", 0);
                 for hook in &self.poststop {
-                    let _ = hooks::run(hook, &json);
+                    let _ = hooks::run(hook, &json, Path::new(&self.hook_state.bundle));
                 }
             }
         }
@@ -298,17 +301,17 @@ pub fn begin(store: &Store, request: &Request, plan: &Plan) -> Result<Begun> {
         start_time: None,
         pidfd_inode: None,
         of_this_boot: true,
+        making: false,
         bundle: request.bundle.dir.clone(),
         rootfs: request.bundle.rootfs.clone(),
         created: crate::time::rfc3339(now.0, now.1),
-        making: false,
         annotations: spec.annotations().clone().unwrap_or_default(),
         owner: nix::unistd::getuid().as_raw(),
         namespaces: plan.namespaces.all(),
+        joined_pids: plan.namespaces.joined(libc::CLONE_NEWPID).is_some(),
         keyring: plan.keyring.is_some(),
         sees_all: !plan.namespaces.private(libc::CLONE_NEWUSER)
             && plan.process.capabilities.bounding & caps::Capability::CAP_SYS_PTRACE.bitmask() != 0,
-        joined_pids: plan.namespaces.joined(libc::CLONE_NEWPID).is_some(),
         memory_policy: plan.process.memory_policy.clone(),
         exec_cpu_affinity: spec.process().as_ref().and_then(|p| p.exec_cpu_affinity().clone()),
         agent: None,
@@ -338,6 +341,7 @@ pub fn begin(store: &Store, request: &Request, plan: &Plan) -> Result<Begun> {
         poststop: container.poststop.clone(),
         hook_state: container.for_hooks(),
         hooks_ran: false,
+        inner_hooks_ran: false,
     };
     if request.notify {
         guard.dir()?.make_notify_directory().context("make the directory of the notify socket")?;
@@ -493,11 +497,11 @@ impl Launch<'_> {
             seal: self.seal.as_ref().map(|seal| (seal, self.plan.namespaces.makes(libc::CLONE_NEWPID))),
             ahead: self.ahead.as_ref().map(Ahead::pidfd),
             sources: child_sources,
+            proc: self.plan.namespaces.joined(libc::CLONE_NEWNS).map(|_| open_proc()).transpose()?,
             console: self
                 .request
                 .console
                 .as_ref()
-            proc: self.plan.namespaces.joined(libc::CLONE_NEWNS).map(|_| open_proc()).transpose()?,
                 .map(OwnedFd::try_clone)
                 .transpose()
                 .context("copy a descriptor")?,
@@ -568,6 +572,8 @@ impl Launch<'_> {
         drop(init);
         wire.limit(LOOK_AFTER).context("limit the wait for the init stage")?;
         // The mount is the child's by now, or the child's copy is the last one.
+        let starts = !self.request.gate && !self.plan.start_container.is_empty();
+        guard.inner_hooks_ran = starts || !self.plan.create_container.is_empty();
         self.seal = None;
         if let Err(error) = self.cgroup.load_devices() {
             return Err(self.childs_word(&wire, guard).unwrap_or(error));
@@ -620,13 +626,13 @@ impl Launch<'_> {
     fn sources(&self) -> Result<(Option<OwnedFd>, Option<OwnedFd>)> {
         use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
         if !self.plan.namespaces.private(libc::CLONE_NEWUSER) || !process::is_root() {
+        Ok(true)
             return Ok((None, None));
         }
         let (ours, theirs) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
                 .context("make a socket for mounts")?;
         Ok((Some(ours), Some(theirs)))
-        Ok(true)
     }
 
     /// Waits for the init stage, and meanwhile serves its wishes.
@@ -738,16 +744,17 @@ impl Guard {
         let Some(hooks) = hooks else { return Ok(()) };
         self.hooks_ran = true;
         for (name, list) in [("prestart", hooks.prestart()), ("createRuntime", hooks.create_runtime())] {
-            run_hooks(name, list.as_deref().unwrap_or_default(), &json)?;
+            let bundle = Path::new(&self.hook_state.bundle);
+            run_hooks(name, list.as_deref().unwrap_or_default(), &json, bundle)?;
         }
         Ok(())
     }
 }
 
 /// Runs a list of hooks in the runtime's namespaces; the first failure ends it.
-pub fn run_hooks(name: &str, list: &[Hook], state: &[u8]) -> Result<()> {
+pub fn run_hooks(name: &str, list: &[Hook], state: &[u8], bundle: &Path) -> Result<()> {
     for (index, hook) in list.iter().enumerate() {
-        hooks::run(hook, state)
+        hooks::run(hook, state, bundle)
             .map_err(|text| anyhow::anyhow!("error running {name} hook #{index}: {text}"))?;
     }
     Ok(())

@@ -113,7 +113,7 @@ fn run_poststop(state: &State) {
     }
     let json = state.for_hooks().json(Status::Stopped.word(), 0);
     for (index, hook) in state.poststop.iter().enumerate() {
-        if let Err(text) = hooks::run(hook, &json) {
+        if let Err(text) = hooks::run(hook, &json, &state.bundle) {
             log::warn(format_args!("error running poststop hook #{index}: {text}"));
         }
     }

@@ -106,5 +106,5 @@ pub fn after_start(state: &State) -> Result<()> {
         return Ok(());
     }
     let json = state.for_hooks().json(Status::Running.word(), state.pid);
-    run_hooks("poststart", &state.poststart, &json)
+    run_hooks("poststart", &state.poststart, &json, &state.bundle)
 }

@@ -36,6 +36,8 @@ tests!["hooks":
     big_state,
     timeout,
     timeout_not_reached,
+    timeout_beyond_the_clock deviates ["runc" = "takes it for one that is over", "crun" = "refuses it"],
+    directory_of_runtime_hooks,
     prestart_fails,
     create_runtime_fails,
     create_container_fails,
@@ -44,6 +46,7 @@ tests!["hooks":
     poststop_fails deviates ["runc" = "does not run the rest"],
     failure_tells_output_of_hook deviates ["crun" = "does not collect it"],
     failing_create_runs_poststop deviates ["crun" = "does not"],
+    failing_create_ends_what_hooks_have_left,
     background_child_does_not_hold_create deviates ["runc" = "waits until nobody holds the pipes"],
 ];
 
@@ -543,13 +546,51 @@ fn failure_tells_output_of_hook(cx: &Cx) -> Result<()> {
 }
 
 fn failing_create_runs_poststop(cx: &Cx) -> Result<()> {
+    for kind in ["createRuntime", "createContainer"] {
+        let mut b = cx.bundle()?;
+        b.hook(kind, &["exit", "1"]);
+        let after = b.hook("poststop", &[]);
+        b.save()?;
+        ensure!(b.container().create(&[])?.code != 0, "{kind}: create succeeded");
+        ensure!(after.exists(), "{kind}: the poststop hook did not run");
+    }
     let mut b = cx.bundle()?;
-    b.hook("createRuntime", &["exit", "1"]);
+    b.push("/hooks/startContainer", json!({"path": "/bin/probe", "args": ["probe", "exit", "1"]}));
     let after = b.hook("poststop", &[]);
-    b.save()?;
-    ensure!(b.container().create(&[])?.code != 0, "create succeeded");
-    ensure!(after.exists(), "the poststop hook did not run");
+    ensure!(b.run()?.code != 0, "run succeeded");
+    ensure!(after.exists(), "startContainer: the poststop hook did not run");
     Ok(())
+}
+
+/// A process of a hook that ran inside is in the container's cgroup; in a pid namespace with others nothing else ends it.
+fn failing_create_ends_what_hooks_have_left(cx: &Cx) -> Result<()> {
+    let mut b = cx.bundle()?;
+    b.without_namespace("pid").remove("/linux/maskedPaths");
+    let line = format!("{} sleep 20000 >/dev/null 2>&1 & exit 0", cx.probe.display());
+    b.push("/hooks/createContainer", json!({"path": "/bin/sh", "args": ["sh", "-c", line]}));
+    b.set("/process/args", json!(["/bin/absent"])).save()?;
+    let before = cx.snapshot()?;
+    ensure!(b.container().create(&[])?.code != 0, "create succeeded");
+    cx.nothing_left(&before)
+}
+
+/// Longer than any clock shows is no limit.
+fn timeout_beyond_the_clock(cx: &Cx) -> Result<()> {
+    let mut b = cx.bundle()?;
+    let file = b.hook("createRuntime", &[]);
+    b.set("/hooks/createRuntime/0/timeout", json!(i64::MAX)).save()?;
+    b.run()?.ok()?;
+    record(&file).map(drop)
+}
+
+/// Their configuration may name files of the bundle.
+fn directory_of_runtime_hooks(cx: &Cx) -> Result<()> {
+    let mut b = cx.bundle()?;
+    let file = b.hook("createRuntime", &[]);
+    b.save()?;
+    let run = cx.cmd(&["run", "--bundle", &b.path(), &cx.id()]).cwd("/");
+    run.run()?.ok()?;
+    same("cwd", &record(&file)?["cwd"], json!(b.path()))
 }
 
 /// A daemon that a hook leaves behind keeps its copies of the pipes open.
