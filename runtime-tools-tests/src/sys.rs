@@ -94,6 +94,28 @@ pub fn as_user(command: &mut Command, uid: u32, gid: u32) {
     }
 }
 
+/// Ignores a signal from the start of the program on.
+pub fn with_ignored(command: &mut Command, signal: nix::sys::signal::Signal) {
+    // SAFETY: the closure makes one call that is safe between fork and exec.
+    unsafe {
+        command.pre_exec(move || {
+            nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigIgn)?;
+            Ok(())
+        })
+    };
+}
+
+/// Takes a capability from the bounding set, so that even root does not have it.
+pub fn without_capability(command: &mut Command, number: i32) {
+    // SAFETY: the closure makes one call that is safe between fork and exec.
+    unsafe {
+        command.pre_exec(move || match libc::prctl(libc::PR_CAPBSET_DROP, number, 0, 0, 0) {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        })
+    };
+}
+
 /// Sets the umask of the child.
 pub fn with_umask(command: &mut Command, mask: u32) {
     // SAFETY: umask is async-signal-safe and cannot fail.

@@ -151,7 +151,7 @@ pub fn loopback(namespaces: &Namespaces) -> Result<()> {
     }
 }
 
-/// Enters the namespaces that the runtime has had made meanwhile; once. What there is to cover in procfs is covered before, in
+/// Enters the namespaces that the runtime has had made meanwhile, or makes others where it may not; once. What there is to cover in procfs is covered before, in
 /// the time until they are there.
 pub fn made_ahead(child: &mut Container, root: BorrowedFd) -> Outcome {
     let Some(process) = child.ahead.take() else { return Ok(()) };
@@ -159,7 +159,15 @@ pub fn made_ahead(child: &mut Container, root: BorrowedFd) -> Outcome {
         mask::apply_early(child.plan, root, &mut child.covers)?;
     }
     child.wire.expect(Kind::NamespacesReady).at(Step::NewNamespace)?;
-    process::setns(process, child.plan.namespaces.made_ahead()).at(Step::NewNamespace)
+    let namespaces = child.plan.namespaces.made_ahead();
+    let entered = match process::setns(process, namespaces) {
+        // That takes the right to look into the runtime's processes (CAP_SYS_PTRACE), which a runtime in a container may lack.
+        Err(Errno::EPERM) if child.plan.net_devices.is_empty() => {
+            process::unshare(namespaces).and_then(|()| crate::sys::net::loopback_up())
+        }
+        other => other,
+    };
+    entered.at(Step::NewNamespace)
 }
 
 /// A container that was never started ends by what usually ends a program, although its first process is not the program

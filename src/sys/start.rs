@@ -24,6 +24,9 @@ extern "C" fn main(argc: libc::c_int, argv: *const *const libc::c_char) -> libc:
     let handler = do_nothing as extern "C" fn(libc::c_int) as libc::sighandler_t;
     // SAFETY: the handler does nothing, so it may run anywhere.
     unsafe { libc::signal(libc::SIGPIPE, handler) };
+    // Ignored, as a caller may hand it on, the kernel would reap children itself: nobody could wait for them.
+    // SAFETY: the default of this signal is to do nothing.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
     let code = crate::run_main(&args());
     // SAFETY: nothing is buffered, and no destructor has anything to do that the end of the process does not.
     unsafe { libc::_exit(code.0.into()) }

@@ -41,6 +41,9 @@ tests!["lifecycle":
     caller_stdio_closed deviates ["crun" = "dies of a signal"],
     unknown_properties_are_ignored,
     version_is_checked_loosely,
+    not_entered_while_it_is_made,
+    caller_ignores_ends_of_children deviates ["crun" = "cannot wait for its children then"],
+    caller_without_ptrace,
     invalid_version_fails deviates ["crun" = "does not look at ociVersion", "runc" = "does not look at ociVersion"],
 ];
 
@@ -427,5 +430,66 @@ fn invalid_version_fails(cx: &Cx) -> Result<()> {
     let mut b = cx.bundle()?;
     b.set("/ociVersion", json!("invalid"));
     b.run()?.fails(&["ersion"])?;
+    Ok(())
+}
+
+/// Before its mounts are done the first process has the host's root: nothing may be run beside it yet.
+fn not_entered_while_it_is_made(cx: &Cx) -> Result<()> {
+    for kind in ["createRuntime", "createContainer"] {
+        let mut b = cx.bundle()?;
+        let (reached, go) = (cx.path(&format!("reached.{kind}")), cx.path(&format!("go.{kind}")));
+        let (r, g) = (reached.display(), go.display());
+        let line = format!("touch {r}; until test -e {g}; do sleep 0.05; done");
+        b.push(&format!("/hooks/{kind}"), json!({"path": "/bin/sh", "args": ["sh", "-c", line]}));
+        b.probe(&["sleep"]).save()?;
+        let c = b.container();
+        let run = cx.cmd(&["run", "--detach", "--bundle", &b.path(), &c.id]).spawn()?;
+        wait_for("the hook", || Ok(reached.exists().then_some(())))?;
+        let state = cx.rt(&["state", &c.id])?;
+        let creating = state.code != 0 || state.json()?["status"] == "creating";
+        let entered = c.exec(&[], &["say", "entered"])?;
+        fs::write(&go, "")?;
+        eq("exit of run", finish(run)?, 0)?;
+        ensure!(creating, "{kind}: state says {}", state.said());
+        ensure!(entered.code != 0 && !entered.stdout.contains("entered"), "{kind}: {}", entered.said());
+        c.becomes("running")?;
+        c.exec(&[], &["say", "entered"])?.ok()?;
+        c.end()?;
+    }
+    Ok(())
+}
+
+/// A shell's `trap '' CHLD`, or a daemon that does not want to reap, hands that on.
+fn caller_ignores_ends_of_children(cx: &Cx) -> Result<()> {
+    let mut b = cx.bundle()?;
+    b.hook("createRuntime", &[]);
+    b.probe(&["seq", "sleep", "100", "---", "exit", "7"]).save()?;
+    let mut run = cx.cmd(&["run", "--bundle", &b.path(), &cx.id()]);
+    crate::sys::with_ignored(run.command(), Signal::SIGCHLD);
+    run.limit(std::time::Duration::from_secs(10)).run()?.code(7)?;
+    Ok(())
+}
+
+/// As in a container that was given CAP_SYS_ADMIN for running others.
+fn caller_without_ptrace(cx: &Cx) -> Result<()> {
+    const CAP_SYS_PTRACE: i32 = 19;
+    let mut b = cx.bundle()?;
+    b.probe(&["sleep"]).save()?;
+    let c = b.container();
+    let without = |args: &[&str]| {
+        let mut cmd = cx.cmd(args);
+        crate::sys::without_capability(cmd.command(), CAP_SYS_PTRACE);
+        cmd.run()
+    };
+    without(&["create", "--bundle", &b.path(), &c.id])?.ok()?;
+    without(&["start", &c.id])?.ok()?;
+    let up = without(&["exec", &c.id, "/bin/probe", "cat", "/sys/class/net/lo/operstate"])?;
+    ensure!(up.code == 0 || up.code == 1, "{}", up.said());
+    without(&["exec", &c.id, "/bin/probe", "say", "entered"])?.ok()?;
+    let (own, pid) = (fs::read_link("/proc/self/ns/net")?, c.pid()?);
+    ensure!(own != fs::read_link(format!("/proc/{pid}/ns/net"))?, "the host's network namespace");
+    without(&["kill", &c.id, "KILL"])?.ok()?;
+    reap(pid)?;
+    without(&["delete", &c.id])?.ok()?;
     Ok(())
 }
