@@ -87,6 +87,9 @@ pub fn adopt(plan: &mut Plan, file: BorrowedFd, index: usize, process: &Process)
     Ok(())
 }
 
+/// How long the entry into a user namespace may take, in seconds.
+const ENTER_LIMIT: u32 = 10;
+
 /// The maps of a user namespace: only a process in it shows them, so one enters it for as long as that takes.
 fn of_namespace(file: BorrowedFd) -> Result<Maps> {
     let (ours, theirs) = Wire::pair().context("make a wire")?;
@@ -103,6 +106,8 @@ fn of_namespace(file: BorrowedFd) -> Result<Maps> {
         Cloned::Parent(pid, pidfd) => (pid, pidfd),
     };
     drop(theirs);
+    // In a pid namespace that is shared, root of that user namespace may stop it.
+    ours.limit(ENTER_LIMIT).context("limit the wait for a namespace")?;
     let entered = ours.expect(Kind::Ready);
     let map = |name: &str| -> Result<Vec<Range>> {
         let path = format!("/proc/{pid}/{name}");

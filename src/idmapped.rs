@@ -29,8 +29,9 @@ pub fn namespaces(plan: &Plan) -> Result<Vec<(usize, OwnedFd)>> {
 }
 
 fn make(maps: &Maps) -> Result<OwnedFd> {
+    let runtime = nix::unistd::getpid();
     let (pid, pidfd) = match process::clone3(libc::CLONE_NEWUSER as u64, None).context("clone")? {
-        Cloned::Child => keep_namespace(),
+        Cloned::Child => keep_namespace(runtime),
         Cloned::Parent(pid, pidfd) => (pid, pidfd),
     };
     let namespace = fill(pid, maps);
@@ -43,9 +44,13 @@ fn make(maps: &Maps) -> Result<OwnedFd> {
 }
 
 /// The process in the namespace: it is there and ends with the runtime at the latest.
-fn keep_namespace() -> ! {
+fn keep_namespace(runtime: nix::unistd::Pid) -> ! {
     // Failing, it is left for the runtime's kill, which comes in any case unless that dies first.
     let _ = process::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong);
+    if nix::unistd::getppid() != runtime {
+        // It died before it could be asked for.
+        process::exit_now(1);
+    }
     loop {
         nix::unistd::pause();
     }

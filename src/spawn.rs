@@ -401,6 +401,9 @@ fn launch(
         // Once cgroup.kill was written in the runtime's own cgroup, a child cloned into another is killed at birth
         // (Linux 6.18 at least): then it joins by itself, at the cost of a grace period.
         guard.end_child();
+        // Out of the network namespace that has ended with it.
+        guard.net_devices = None;
+        guard.net_devices = net::Devices::prepare(&plan.net_devices)?;
         launch.seal = exe::prepare().context("protect the own executable")?;
         if !launch.attempt(&mut container, &mut guard, false)? {
             bail!("init process was killed before it could do anything");
@@ -494,10 +497,10 @@ impl Launch<'_> {
             idmaps: &self.idmaps,
             cgroup_view: self.cgroup.view()?,
             join: open_namespaces(self.plan)?,
+            proc: self.plan.namespaces.joined(libc::CLONE_NEWNS).map(|_| open_proc()).transpose()?,
             seal: self.seal.as_ref().map(|seal| (seal, self.plan.namespaces.makes(libc::CLONE_NEWPID))),
             ahead: self.ahead.as_ref().map(Ahead::pidfd),
             sources: child_sources,
-            proc: self.plan.namespaces.joined(libc::CLONE_NEWNS).map(|_| open_proc()).transpose()?,
             console: self
                 .request
                 .console
@@ -542,13 +545,16 @@ impl Launch<'_> {
         if let Some(group) = &guard.resctrl {
             group.enter(pid)?;
         }
-        if let Some(devices) = &mut guard.net_devices
-            && self.ahead.is_none()
-        {
+        if guard.net_devices.is_some() && self.ahead.is_none() {
             // The child has its network namespace, and waits until its ids are mapped: settings come later.
-            let file =
-                process::open_namespace(pid, "net").context("open the container's network namespace")?;
-            devices.move_into(&self.plan.net_devices, file.as_fd())?;
+            let file = process::open_namespace(pid, "net");
+            if file.is_err() && guard.child_has_ended() {
+                return self.ended(Frame::Lost, guard, into_cgroup);
+            }
+            let file = file.context("open the container's network namespace")?;
+            if let Some(devices) = &mut guard.net_devices {
+                devices.move_into(&self.plan.net_devices, file.as_fd())?;
+            }
         }
         if (self.plan.namespaces.makes(libc::CLONE_NEWUSER) || self.plan.namespaces.needs_middle())
             && !self.admit(guard, &wire, pid)?
@@ -566,14 +572,14 @@ impl Launch<'_> {
             }
             wire.send(Kind::NamespacesReady).context(TELL)?;
         }
+        let starts = !self.request.gate && !self.plan.start_container.is_empty();
+        guard.inner_hooks_ran = starts || !self.plan.create_container.is_empty();
         // All that later commands have is the number: without these calls no container may come to be, which they could not end.
         let init = process::pidfd_open(pid).context("open the init process")?;
         process::pidfd_signal(init.as_fd(), 0).context("reach the init process")?;
         drop(init);
         wire.limit(LOOK_AFTER).context("limit the wait for the init stage")?;
         // The mount is the child's by now, or the child's copy is the last one.
-        let starts = !self.request.gate && !self.plan.start_container.is_empty();
-        guard.inner_hooks_ran = starts || !self.plan.create_container.is_empty();
         self.seal = None;
         if let Err(error) = self.cgroup.load_devices() {
             return Err(self.childs_word(&wire, guard).unwrap_or(error));
@@ -620,13 +626,13 @@ impl Launch<'_> {
             Frame::End if !self.request.gate => guard.dir()?.made()?,
             other => return self.ended(other, guard, into_cgroup),
         }
+        Ok(true)
     }
 
     /// Both ends of the socket for sources that the container's root cannot reach, where the runtime has more rights.
     fn sources(&self) -> Result<(Option<OwnedFd>, Option<OwnedFd>)> {
         use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
         if !self.plan.namespaces.private(libc::CLONE_NEWUSER) || !process::is_root() {
-        Ok(true)
             return Ok((None, None));
         }
         let (ours, theirs) =
@@ -763,8 +769,10 @@ pub fn run_hooks(name: &str, list: &[Hook], state: &[u8], bundle: &Path) -> Resu
 /// Waits for the end of the process in the middle and puts the init process in its place in the guard. A frame: it has
 /// failed, and is in the guard still.
 fn adopt_init(guard: &mut Guard, wire: &Wire, cgroup: &cgroup::Record) -> Result<Option<Frame>> {
-    let middle = guard.child.as_ref().map(|child| child.1.as_fd()).context("the init process is gone")?;
-    Patience::new(cgroup, None).end_of(middle).context("wait for the process that joins namespaces")?;
+    let (pid, middle) = guard.child.as_ref().context("the init process is gone")?;
+    Patience::new(cgroup, Some(*pid))
+        .end_of(middle.as_fd())
+        .context("wait for the process that joins namespaces")?;
     // What it had to say it has said; the init process waits to be let in, so the end of the wire does not show.
     match wire.receive_now().context("wait for the init stage")? {
         Some(Frame::Born(pid)) => {

@@ -73,7 +73,15 @@ pub fn destroy(dir: Dir, state: &State, end: bool) -> Result<()> {
         return Ok(());
     }
     let init = if end { state.init()? } else { None };
-    destroy_with(dir, state, init.as_ref().map(AsFd::as_fd))
+    destroy_locked(dir, state, init.as_ref().map(AsFd::as_fd), end)
+}
+
+/// Ends and removes a container that runs, because of `error`, which is the one to tell.
+pub fn give_up(dir: Dir, state: &State, error: anyhow::Error) -> anyhow::Error {
+    if let Err(left) = destroy(dir, state, true) {
+        log::warn(format_args!("remove the container: {left:#}"));
+    }
+    error
 }
 
 /// The same for a caller that holds the lock and knows the init process.

@@ -116,7 +116,14 @@ pub fn exec(global: &Global, args: cli::Exec) -> Result<ExitCode> {
         join.child(&process, console_fd, keyring.as_deref(), preserve_fds, &signals, console.is_some())?;
     let (pid, pidfd) = join.run(&process, child, pid_file, pidfd_socket, &mut seal)?;
     let Some(signals) = signals else { return Ok(ExitCode::SUCCESS) };
-    let console = console.map(Console::take_over).transpose()?;
+    let console = match console.map(Console::take_over).transpose() {
+        Ok(console) => console,
+        Err(error) => {
+            // Nobody would wait for it any more.
+            let _ = process::end(pid, pidfd.as_fd());
+            return Err(error);
+        }
+    };
     let ended = signals.attend(pid, pidfd.as_fd(), console, None)?;
     Ok(ExitCode::from(ended.status() as u8))
 }

@@ -39,7 +39,7 @@ pub fn list(global: &Global, format: OutputFormat, quiet: bool) -> Result<ExitCo
     }
     if format == OutputFormat::Json {
         let text = if rows.is_empty() { "null".into() } else { serde_json::to_string(&rows)? };
-        return crate::print(&text);
+        return crate::print(&format!("{text}\n"));
     }
     let mut table = vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(String::from)];
     table.extend(rows.iter().map(|row| {

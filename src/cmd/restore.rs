@@ -52,7 +52,7 @@ pub fn restore(global: &Global, args: cli::Restore) -> Result<ExitCode> {
         None
     };
     let started = bring_back(&store, &request, options, &directories)?;
-    let console = console.map(Console::take_over).transpose()?;
+    let (started, console) = run::take_over(started, console)?;
     run::wait(started, signals, console, false)
 }
 

@@ -4,6 +4,7 @@ use super::{create, delete, start};
 use crate::cli::{self, Global};
 use crate::console::Console;
 use crate::exit::ExitCode;
+use crate::log;
 use crate::signals::Signals;
 use crate::spawn::{self, Started};
 use crate::state::Store;
@@ -45,10 +46,18 @@ pub fn run(global: &Global, args: cli::Run, ahead: Option<Ahead>) -> Result<Exit
     let started = spawn::start(&store, &mut request)?;
     // This process waits and ends: giving back memory piece by piece would only cost time.
     std::mem::forget(request);
-    let console = console.map(Console::take_over).transpose()?;
+    let (started, console) = take_over(started, console)?;
     let started = after_start(started)?;
     layout::unmap_start();
     wait(started, signals, console, args.keep)
+}
+
+/// Has the terminal carried from now on, if there is one.
+pub fn take_over(started: Started, console: Option<Console>) -> Result<(Started, Option<Console>)> {
+    match console.map(Console::take_over).transpose() {
+        Ok(console) => Ok((started, console)),
+        Err(error) => Err(delete::give_up(started.dir, &started.state, error)),
+    }
 }
 
 /// Waits for the end of a container in the foreground and removes it, unless it is to be kept.
@@ -56,23 +65,20 @@ pub fn wait(started: Started, signals: Signals, console: Option<Console>, keep: 
     let notify = started.notify.as_ref();
     let ended = match signals.attend(started.state.pid, started.pidfd.as_fd(), console, notify) {
         Ok(ended) => ended,
-        Err(error) => {
-            // Nobody would wait for it any more.
-            delete::destroy(started.dir, &started.state, true)?;
-            return Err(error);
-        }
+        // Nobody would wait for it any more.
+        Err(error) => return Err(delete::give_up(started.dir, &started.state, error)),
     };
-    if !keep {
-        delete::destroy(started.dir, &started.state, false)?;
+    if !keep && let Err(error) = delete::destroy(started.dir, &started.state, false) {
+        // As in runc: the caller wants to know how the program ended.
+        log::warn(format_args!("remove the container: {error:#}"));
     }
     Ok(ExitCode::from(ended.status() as u8))
 }
 
 /// What follows the program's start.
 fn after_start(started: Started) -> Result<Started> {
-    if let Err(error) = start::after_start(&started.state) {
-        delete::destroy(started.dir, &started.state, true)?;
-        return Err(error);
+    match start::after_start(&started.state) {
+        Ok(()) => Ok(started),
+        Err(error) => Err(delete::give_up(started.dir, &started.state, error)),
     }
-    Ok(started)
 }

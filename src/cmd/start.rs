@@ -33,8 +33,7 @@ pub fn start(global: &Global, id: &str) -> Result<ExitCode> {
     open_gate(&dir, &state, init.as_ref())?;
     if let Err(error) = after_start(&state) {
         // The spec (1.3, runtime.md "Lifecycle"): stop and destroy the container.
-        delete::destroy(dir, &state, true)?;
-        return Err(error);
+        return Err(delete::give_up(dir, &state, error));
     }
     if let (Some(relay), Some(init)) = (relay, init) {
         relay.wait(state.pid, init.as_fd())?;

@@ -152,6 +152,9 @@ pub fn compile(spec: &Spec, id: &str, bundle: &Path, rootfs: &Path, options: Opt
             format!("/linux/rootfsPropagation: rootfsPropagation={name} is not supported")
         })?),
     };
+    if options.no_pivot && root_propagation.is_some_and(|flags| flags & libc::MS_PRIVATE != 0) {
+        bail!("/linux/rootfsPropagation: rootfsPropagation of [r]private is not safe without pivot_root");
+    }
     let mounts = mounts::compile(spec.mounts().as_deref().unwrap_or_default(), bundle, rootfs, &namespaces)?;
     let ahead = namespaces.made_ahead();
     let mount_order = mounts::order(&mounts, ahead);

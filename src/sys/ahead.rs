@@ -152,12 +152,12 @@ impl Ahead {
 
 impl Drop for Ahead {
     fn drop(&mut self) {
-        drop(self.seal());
         // Stopped or at work, it has nothing that would have to be put in order.
         process::kill_child(self.pid, self.pidfd());
         let null = std::ptr::null_mut();
         // SAFETY: the status may be a null pointer.
         while check(unsafe { libc::waitpid(self.pid, null, libc::__WALL) }.into()) == Err(Errno::EINTR) {}
+        drop(self.seal());
         SHARED.sealed.store(AT_WORK, Ordering::SeqCst);
         SHARED.task.store(WAIT, Ordering::SeqCst);
         SHARED.made.store(AT_WORK, Ordering::SeqCst);

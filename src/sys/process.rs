@@ -123,10 +123,10 @@ pub fn pidfd_signal(pidfd: BorrowedFd, signal: i32) -> Result<()> {
     check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, null, 0) }).map(drop)
 }
 
-/// Kills a child that nobody has reaped yet. Ended by itself is as good.
+/// Kills a child. Ended by itself is as good.
 pub fn kill_child(pid: i32, pidfd: BorrowedFd) {
-    if !matches!(pidfd_signal(pidfd, libc::SIGKILL), Ok(()) | Err(Errno::ESRCH)) {
-        // The call is missing or forbidden. Its number is the child's own until it is reaped.
+    if !matches!(pidfd_signal(pidfd, libc::SIGKILL), Ok(()) | Err(Errno::ESRCH)) && !has_ended(pidfd) {
+        // The call is missing or forbidden. Its number is the child's own until it is reaped, which comes after its end.
         let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL);
     }
 }
