@@ -81,9 +81,15 @@ fn one(dirs: &impl Directories, write: &Write, journal: &mut Option<Vec<Undo>>) 
     let set = |name: &str, value: &str, journal: &mut Option<Vec<Undo>>| {
         let dir = dir?;
         if let Some(journal) = journal {
-            let old = file::read_value(dir, name)?;
-            let (controller, file, new) = (write.controller.to_string(), name.to_string(), value.to_string());
-            journal.push(Undo { controller, file, old, new });
+            match file::read_value(dir, name) {
+                Ok(old) => {
+                    let (controller, file) = (write.controller.to_string(), name.to_string());
+                    journal.push(Undo { controller, file, old, new: value.to_string() });
+                }
+                // One that is an order and not a value (memory.reclaim) has nothing to give back.
+                Err(Errno::EINVAL) => {}
+                Err(errno) => return Err(errno),
+            }
         }
         file::write_value(dir, name, value)
     };
@@ -118,7 +124,8 @@ fn restore(name: &str, old: &str, new: &str) -> Vec<String> {
             .collect();
     }
     // Files with a line a device or interface take one at a time; the others were not touched.
-    let Some((key, _)) = new.split_once(' ').filter(|_| name != "cpu.max") else {
+    let Some((key, _)) = new.split_once(' ').filter(|_| name != "cpu.max" && !name.starts_with("cpuset."))
+    else {
         let line = old.lines().next().unwrap_or_default();
         return vec![line.strip_prefix("default ").unwrap_or(line).to_string()];
     };
@@ -190,6 +197,7 @@ mod tests {
             ("memory.max", "4096", "max", &["4096"][..]),
             ("cpu.max", "max 100000", "5 1000", &["max 100000"]),
             ("cpuset.cpus", "", "0", &[""]),
+            ("cpuset.cpus", "0-1", "0-2, 9", &["0-1"]),
             ("io.weight", "default 100", "500", &["100"]),
             ("io.weight", "default 100\n8:0 50", "500", &["100"]),
             ("io.weight", "default 100\n8:0 50", "8:0 500", &["8:0 default", "8:0 50"]),

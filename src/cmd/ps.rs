@@ -11,9 +11,10 @@ pub fn ps(global: &Global, args: cli::Ps) -> Result<ExitCode> {
     let store = Store::new(global.root.as_deref())?;
     let (dir, state) = store.load(&args.id)?;
     let stopped = state.status(&dir)?.0 == Status::Stopped;
-    let pids = if stopped { Vec::new() } else { state.cgroup.procs()? };
+    // In a pid namespace with others its processes may outlive the first.
+    let pids = if stopped && !state.shares_pids() { Vec::new() } else { state.cgroup.procs()? };
     if args.format == OutputFormat::Json {
-        let text = if stopped { "null".into() } else { serde_json::to_string(&pids)? };
+        let text = if stopped && pids.is_empty() { "null".into() } else { serde_json::to_string(&pids)? };
         return crate::print(&format!("{text}\n"));
     }
     let default = ["-ef".into()];

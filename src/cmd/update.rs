@@ -42,6 +42,9 @@ pub fn update(global: &Global, args: cli::Update) -> Result<ExitCode> {
     }
     let mut record = state.cgroup.clone();
     let store = |changed: &cgroup::Record| {
+        if let Some(group) = &made.resctrl {
+            group.update(args.l3_cache_schema.as_deref(), args.mem_bw_schema.as_deref())?;
+        }
         if *changed == state.cgroup {
             return Ok(());
         }
@@ -50,9 +53,6 @@ pub fn update(global: &Global, args: cli::Update) -> Result<ExitCode> {
     };
     for warning in record.update(&resources, store)? {
         log::warn(warning);
-    }
-    if let Some(group) = &made.resctrl {
-        group.update(args.l3_cache_schema.as_deref(), args.mem_bw_schema.as_deref())?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -13,6 +13,7 @@ use std::process::Stdio;
 tests!["update":
     pids,
     memory deviates ["crun" = "takes an empty value for 0"],
+    memory_reclaim_v2,
     memory_units deviates ["crun" = "knows no units"],
     memory_swap deviates ["crun" = "knows no units"],
     memory_unlimited_lifts_swap deviates ["crun" = "leaves the limit of swap"],
@@ -124,6 +125,18 @@ fn memory(cx: &Cx) -> Result<()> {
     update_json(&c, &json!({"memory": {"limit": 0, "reservation": 0}}))?.ok()?;
     is(&c, LIMIT, "67108864")?;
     is(&c, RESERVATION, "33554432")?;
+    c.end()
+}
+
+/// A file that cannot be read. The kernel may find nothing to give back.
+fn memory_reclaim_v2(cx: &Cx) -> Result<()> {
+    cx.need_unified(true)?;
+    cx.need_controller("memory")?;
+    let c = limited(cx, json!({}))?.start()?;
+    if has_file(&c, "memory", "memory.reclaim")? {
+        let out = update_json(&c, &json!({"unified": {"memory.reclaim": "4096"}}))?;
+        ensure!(out.code == 0 || out.stderr.to_lowercase().contains("temporarily"), "{}", out.said());
+    }
     c.end()
 }
 
