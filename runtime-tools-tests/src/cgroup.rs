@@ -2,7 +2,9 @@
 //! what a runtime wrote, and the list of directories for the leak check.
 
 use anyhow::{Context, Result, anyhow, bail};
-use std::fs;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -109,13 +111,7 @@ pub fn remove(path: &str) -> Result<()> {
     for tree in trees()? {
         let top = tree.mount.join(path.trim_start_matches('/'));
         while top.exists() {
-            let mut all = vec![top.clone()];
-            directories(&top, &mut all);
-            let mut last = Ok(());
-            for dir in all.iter().rev() {
-                last = fs::remove_dir(dir);
-            }
-            if let Err(e) = last {
+            if let Err(e) = remove_below(&top).and_then(|()| fs::remove_dir(&top)) {
                 if Instant::now() > end {
                     bail!("remove {}: {e}", top.display());
                 }
@@ -124,6 +120,51 @@ pub fn remove(path: &str) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Tries to remove all below `top`, however long the paths are: with a handle of one directory, and `..` to go back.
+fn remove_below(top: &Path) -> std::io::Result<()> {
+    let names = |dir: &File| -> Vec<OsString> {
+        let entries = fs::read_dir(at(dir)).into_iter().flatten().flatten();
+        entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.file_name()).collect()
+    };
+    let mut here = File::open(top)?;
+    let mut left = names(&here);
+    let mut above = vec![];
+    loop {
+        if let Some(name) = left.pop() {
+            let dir = at(&here).join(&name);
+            // What is busy or gone shows at the top.
+            if fs::remove_dir(&dir).is_err()
+                && let Ok(below) = File::open(&dir)
+            {
+                above.push((name, std::mem::replace(&mut left, names(&below))));
+                here = below;
+            }
+        } else if let Some((name, beside)) = above.pop() {
+            here = File::open(at(&here).join(".."))?;
+            left = beside;
+            let _ = fs::remove_dir(at(&here).join(name));
+        } else {
+            return Ok(());
+        }
+    }
+}
+
+/// A path of an open directory that is short wherever it is.
+fn at(dir: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()))
+}
+
+/// Makes directories of this name, each in the one before; the path of the last, while its handle is open.
+pub fn nest(dir: &Path, name: &OsStr, depth: usize) -> Result<(PathBuf, File)> {
+    let mut here = File::open(dir)?;
+    for _ in 0..depth {
+        let below = at(&here).join(name);
+        fs::create_dir(&below).with_context(|| format!("make a directory below {}", dir.display()))?;
+        here = File::open(&below)?;
+    }
+    Ok((at(&here), here))
 }
 
 fn directories(dir: &Path, out: &mut Vec<PathBuf>) {

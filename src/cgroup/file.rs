@@ -3,11 +3,12 @@
 //! Paths are absolute or relative to a directory handle. Nothing here interprets; errors are errnos.
 
 use crate::sys::{fs, uninterrupted};
-use nix::dir::{Dir, Type};
+use nix::NixPath;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Where distributions mount cgroups.
@@ -16,13 +17,16 @@ pub const ROOT: &str = "/sys/fs/cgroup";
 /// More than a file of one value, or the membership of a process, needs.
 const VALUE_MAX: usize = 4096;
 
+/// More than the directory of a cgroup without children needs.
+const ENTRIES_MAX: usize = 16384;
+
 /// What every call here returns.
 pub type Result<T> = std::result::Result<T, Errno>;
 
 /// The current directory, for absolute paths.
 pub const ABSOLUTE: BorrowedFd<'static> = AT_FDCWD;
 
-fn open_with(dir: BorrowedFd, path: &str, flags: OFlag) -> Result<OwnedFd> {
+fn open_with<P: NixPath + ?Sized>(dir: BorrowedFd, path: &P, flags: OFlag) -> Result<OwnedFd> {
     let flags = flags | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
     uninterrupted(|| openat(dir, path, flags, Mode::empty()))
 }
@@ -30,6 +34,11 @@ fn open_with(dir: BorrowedFd, path: &str, flags: OFlag) -> Result<OwnedFd> {
 /// A handle of a directory, only good for paths, clone3 and bpf.
 pub fn open_dir(dir: BorrowedFd, path: &str) -> Result<OwnedFd> {
     open_with(dir, path, OFlag::O_PATH | OFlag::O_DIRECTORY)
+}
+
+/// A handle of a directory that can be listed.
+pub fn open_listed<P: NixPath + ?Sized>(dir: BorrowedFd, path: &P) -> Result<OwnedFd> {
+    open_with(dir, path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)
 }
 
 /// A handle for writing.
@@ -86,16 +95,27 @@ pub fn remove_dir(dir: BorrowedFd, path: &str) -> Result<()> {
     uninterrupted(|| unlinkat(dir, path, UnlinkatFlags::RemoveDir))
 }
 
-/// Names of the directories in a directory.
-pub fn child_dirs(dir: BorrowedFd, path: &str) -> Result<Vec<String>> {
-    let mut open = Dir::from_fd(open_with(dir, path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?)?;
+/// The same by a name that may be any bytes.
+pub fn remove_child(dir: BorrowedFd, name: &CStr) -> Result<()> {
+    uninterrupted(|| unlinkat(dir, name, UnlinkatFlags::RemoveDir))
+}
+
+/// Names of the directories in one that was just opened to be listed.
+pub fn child_dirs(dir: BorrowedFd) -> Result<Vec<CString>> {
     let mut names = Vec::new();
-    for entry in open.iter() {
-        let entry = entry?;
-        let name = entry.file_name().to_string_lossy();
-        if entry.file_type() == Some(Type::Directory) && name != "." && name != ".." {
-            names.push(name.into_owned());
+    let mut buffer = [0; ENTRIES_MAX];
+    loop {
+        let length = fs::entries(dir, &mut buffer)?;
+        if length == 0 {
+            return Ok(names);
+        }
+        let mut entries = &buffer[..length];
+        while !entries.is_empty() {
+            let (entry, next) = fs::first_entry(entries)?;
+            entries = next;
+            if entry.is_dir && entry.name != c"." && entry.name != c".." {
+                names.push(entry.name.to_owned());
+            }
         }
     }
-    Ok(names)
 }

@@ -1,11 +1,12 @@
 //! Freezing and thawing a container's cgroup.
 
 use super::record::{Hierarchy, Record};
-use super::{Version, file};
+use super::{Version, below, file};
 use crate::sys::words;
 use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::stat;
 use nix::sys::uio::pread;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -63,7 +64,25 @@ impl Record {
 
     /// After SIGKILL was sent: on v1 a frozen process only dies once it is thawed.
     pub fn thaw_killed(&self) -> Result<()> {
-        if self.version != Version::V2 && self.is_frozen()? { self.thaw() } else { Ok(()) }
+        if self.version == Version::V2 {
+            return Ok(());
+        }
+        if self.is_frozen()? {
+            self.thaw()?;
+        }
+        self.thaw_below()
+    }
+
+    /// v1: thaws also what the container has frozen by itself, in directories below its own.
+    pub(super) fn thaw_below(&self) -> Result<()> {
+        let Ok((hierarchy, _)) = self.freezer() else { return Ok(()) };
+        let dir = hierarchy.dir();
+        // Two links, and one for each directory in it.
+        if !stat(dir.as_str()).is_ok_and(|stat| stat.st_nlink > 2) {
+            return Ok(());
+        }
+        below::each(&dir, |one| file::write_value(one, "freezer.state", "THAWED"))
+            .map_err(|errno| anyhow!("thaw what is below cgroup {dir}: {}", words(errno)))
     }
 
     /// Are the container's processes frozen, by whomever: its own cgroup or one above it? Then the directory.

@@ -1,9 +1,9 @@
 //! Ending what is in a container's cgroup, and removing the cgroup.
 
-use super::file;
 use super::freeze::wait_for_event;
 use super::record::{Hierarchy, Record};
 use super::systemd;
+use super::{Version, below, file};
 use crate::sys::{process, words};
 use anyhow::{Result, anyhow};
 use nix::errno::Errno;
@@ -27,8 +27,8 @@ impl Record {
             let path = format!("{}/cgroup.kill", unified.dir());
             match file::write_value(file::ABSOLUTE, &path, "1") {
                 Ok(()) => return self.thaw_killed(),
-                // Before Linux 5.14; or the cgroup is gone, as the walk below will find.
-                Err(Errno::ENOENT) => {}
+                // Before Linux 5.14; or the cgroup is gone, as the walk below will find; or it has made itself threaded.
+                Err(Errno::ENOENT | Errno::EOPNOTSUPP) => {}
                 Err(errno) => return Err(anyhow!("write {path}: {}", words(errno))),
             }
         }
@@ -44,12 +44,16 @@ impl Record {
                 _ => {}
             }
         }
+        if signal == libc::SIGKILL && self.version != Version::V2 {
+            return result.and(self.thaw_below());
+        }
         result
     }
 
     fn signal_each(&self, signal: i32) -> Result<()> {
-        let mut failure = None;
-        for pid in self.procs()? {
+        let (pids, all) = below::procs(&self.main()?.dir());
+        let mut failure = all.err();
+        for pid in pids {
             match signal_process(pid, signal) {
                 // It has ended where the freezer could not hold it.
                 Ok(()) | Err(Errno::ESRCH) => {}
@@ -79,7 +83,8 @@ impl Record {
         if all_gone && self.made.is_empty() {
             return Ok(());
         }
-        if all && busy && !self.procs()?.is_empty() {
+        // Whoever cannot be looked at may be one to end.
+        if all && busy && !self.procs().is_ok_and(|pids| pids.is_empty()) {
             self.kill_all(libc::SIGKILL)?;
         }
         self.remove()
@@ -109,7 +114,12 @@ impl Record {
 }
 
 fn signal_process(pid: i32, signal: i32) -> file::Result<()> {
-    process::pidfd_signal(process::pidfd_open(pid)?.as_fd(), signal)
+    match process::pidfd_open(pid) {
+        Ok(pidfd) => process::pidfd_signal(pidfd.as_fd(), signal),
+        // Of a threaded cgroup: a thread whose process is in the list as well.
+        Err(Errno::EINVAL | Errno::ENOENT) => Ok(()),
+        Err(errno) => Err(errno),
+    }
 }
 
 fn remove_tree(hierarchy: &Hierarchy, dir: &str, deadline: Instant) -> Result<()> {
@@ -127,9 +137,7 @@ fn remove_tree(hierarchy: &Hierarchy, dir: &str, deadline: Instant) -> Result<()
             }
         }
         // Sub-cgroups, or processes on their way out.
-        for name in file::child_dirs(file::ABSOLUTE, dir).unwrap_or_default() {
-            remove_tree(hierarchy, &format!("{dir}/{name}"), deadline)?;
-        }
+        below::remove(dir).map_err(|errno| anyhow!("remove what is below cgroup {dir}: {}", words(errno)))?;
         if Instant::now() >= deadline {
             return Err(anyhow!("remove cgroup {dir}: {}", words(Errno::EBUSY)));
         }

@@ -7,6 +7,7 @@
 //! are there, no controller is touched that no limit needs and that its parent has handed down already.
 
 mod apply;
+mod below;
 mod create;
 pub mod device_program;
 pub mod devices;

@@ -5,10 +5,8 @@
 
 use super::resources::Limits;
 use super::systemd::Unit;
-use super::{Driver, Version, file};
-use crate::sys::words;
-use anyhow::{Result, anyhow, bail};
-use nix::errno::Errno;
+use super::{Driver, Version, below};
+use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
 /// The container's place in one hierarchy.
@@ -85,30 +83,7 @@ impl Record {
 
     /// All processes of the container, those of its sub-cgroups included, in the caller's pid namespace.
     pub fn procs(&self) -> Result<Vec<i32>> {
-        let mut pids = Vec::new();
-        collect_procs(&self.main()?.dir(), &mut pids)?;
-        Ok(pids)
+        let (pids, all) = below::procs(&self.main()?.dir());
+        all.map(|()| pids)
     }
-}
-
-fn collect_procs(dir: &str, pids: &mut Vec<i32>) -> Result<()> {
-    let read = |name: &str| file::read_all(file::ABSOLUTE, &format!("{dir}/{name}"));
-    let text = match read("cgroup.procs") {
-        // A threaded cgroup has threads alone.
-        Err(Errno::EOPNOTSUPP) => read("cgroup.threads"),
-        other => other,
-    };
-    match text {
-        // 0: a process that the caller's pid namespace does not show.
-        Ok(text) => {
-            pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|&pid| pid != 0))
-        }
-        // Gone before or while it was read: no processes.
-        Err(Errno::ENOENT | Errno::ENODEV) => return Ok(()),
-        Err(errno) => return Err(anyhow!("read {dir}/cgroup.procs: {}", words(errno))),
-    }
-    for name in file::child_dirs(file::ABSOLUTE, dir).unwrap_or_default() {
-        collect_procs(&format!("{dir}/{name}"), pids)?;
-    }
-    Ok(())
 }

@@ -499,8 +499,10 @@ pub fn device_lines(text: &str) -> Vec<Device> {
 
 /// Page sizes as in file names: `hugepages-2048kB` → `2MB`.
 fn page_sizes() -> Vec<String> {
-    let names = file::child_dirs(file::ABSOLUTE, "/sys/kernel/mm/hugepages").unwrap_or_default();
-    let mut sizes: Vec<String> = names.iter().filter_map(|name| page_size(name)).collect();
+    use std::os::fd::AsFd;
+    let dir = file::open_listed(file::ABSOLUTE, "/sys/kernel/mm/hugepages");
+    let names = dir.and_then(|dir| file::child_dirs(dir.as_fd())).unwrap_or_default();
+    let mut sizes: Vec<String> = names.iter().filter_map(|name| page_size(name.to_str().ok()?)).collect();
     sizes.sort();
     sizes
 }

@@ -3,7 +3,9 @@
 
 use super::*;
 use crate::sys::{Errno, process};
+use std::ffi::{CStr, CString};
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -252,6 +254,127 @@ fn everything_below_is_killed_and_removed() {
     live.record().remove().unwrap();
     reaper.join().unwrap();
     assert!(scene.is_gone());
+}
+
+/// Makes directories of this name, each in the one before, unless they are there; a handle of the last.
+fn nest(dir: &str, name: &CStr, depth: usize) -> std::os::fd::OwnedFd {
+    let mut here = file::open_dir(file::ABSOLUTE, dir).unwrap();
+    for _ in 0..depth {
+        match nix::sys::stat::mkdirat(&here, name, nix::sys::stat::Mode::S_IRWXU) {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(errno) => panic!("{errno}"),
+        }
+        here = nix::fcntl::openat(
+            &here,
+            name,
+            nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_CLOEXEC,
+            nix::sys::stat::Mode::empty(),
+        )
+        .unwrap();
+    }
+    here
+}
+
+/// Two processes of a container, the second where `name` is `depth` times below its cgroup: both are seen, signalled, killed
+/// and everything is removed.
+fn nothing_below_is_missed(scene: Scene, name: &CStr, depth: impl Fn(&Hierarchy) -> usize) {
+    let live = scene.create();
+    let record = live.record();
+    let nest_all = || {
+        for one in &record.hierarchies {
+            nest(&one.dir(), c"beside", 2);
+            nest(&one.dir(), name, depth(one));
+        }
+    };
+    for signal in [libc::SIGTERM, libc::SIGKILL] {
+        nest_all();
+        let (outer, mut inner) = (Sleeper::new(record), Sleeper::new(record));
+        let main = record.main().unwrap();
+        let last = nest(&main.dir(), name, depth(main));
+        file::write_value(last.as_fd(), "cgroup.procs", &inner.pid().to_string()).unwrap();
+        assert_eq!(record.procs().unwrap(), [outer.pid(), inner.pid()]);
+        record.kill_all(signal).unwrap();
+        assert!(inner.ends_within(SOON));
+        drop((outer, inner));
+        for one in &record.hierarchies {
+            below::remove(&one.dir()).unwrap();
+            assert_eq!(std::fs::metadata(one.dir()).unwrap().nlink(), 2, "{}", one.dir());
+        }
+    }
+    nest_all();
+    record.end_and_remove(true).unwrap();
+    assert!(scene.is_gone());
+}
+
+#[test]
+fn a_name_below_may_be_any_bytes() {
+    let Some(scene) = Scene::new("bytes", "{}") else { return };
+    nothing_below_is_missed(scene, c"\xff", |_| 1);
+}
+
+#[test]
+fn a_path_below_may_be_longer_than_the_kernel_takes() {
+    let Some(scene) = Scene::new("long", "{}") else { return };
+    let name = CString::new("x".repeat(250)).unwrap();
+    nothing_below_is_missed(scene, &name, |_| 20);
+}
+
+#[test]
+fn there_may_be_more_levels_than_descriptors() {
+    let Some(scene) = Scene::new("deep", "{}") else { return };
+    // On cgroup2 the kernel takes seconds to make so many.
+    nothing_below_is_missed(scene, c"x", |one| if one.has("devices") { 2000 } else { 200 });
+}
+
+#[test]
+fn what_has_frozen_itself_below_dies() {
+    let Some(scene) = Scene::new("below", "{}") else { return };
+    let live = scene.create();
+    let record = live.record();
+    let mut below = record.clone();
+    if !is_v2(record) {
+        below.hierarchies.retain(|one| one.has("freezer"));
+    }
+    let Some(one) = below.hierarchies.first_mut() else {
+        println!("SKIP: no freezer");
+        return;
+    };
+    nest(&one.dir(), c"x", 2);
+    one.path += "/x/x";
+    for all in [false, true] {
+        let mut sleeper = Sleeper::new(record);
+        let path = format!("{}/cgroup.procs", below.hierarchies[0].dir());
+        file::write_value(file::ABSOLUTE, &path, &sleeper.pid().to_string()).unwrap();
+        below.freeze().unwrap();
+        if all {
+            record.kill_all(libc::SIGKILL).unwrap();
+        } else {
+            let pidfd = process::pidfd_open(sleeper.pid()).unwrap();
+            process::pidfd_signal(pidfd.as_fd(), libc::SIGKILL).unwrap();
+            record.thaw_killed().unwrap();
+        }
+        assert!(sleeper.ends_within(SOON));
+    }
+}
+
+#[test]
+fn a_threaded_cgroup_is_killed() {
+    let Some(scene) = Scene::new("threaded", "{}") else { return };
+    let live = scene.create();
+    let record = live.record();
+    let Some(unified) = record.unified() else {
+        println!("SKIP: no cgroup2");
+        return;
+    };
+    if let Err(errno) =
+        file::write_value(file::ABSOLUTE, &format!("{}/cgroup.type", unified.dir()), "threaded")
+    {
+        println!("SKIP: cgroup.type: {errno}");
+        return;
+    }
+    let mut sleeper = Sleeper::new(record);
+    record.kill_all(libc::SIGKILL).unwrap();
+    assert!(sleeper.ends_within(SOON));
 }
 
 #[test]

@@ -137,6 +137,34 @@ pub fn read(fd: BorrowedFd, buf: &mut [u8]) -> Result<usize> {
     Ok(length as usize)
 }
 
+/// getdents64(2): the next entries of an open directory, for [`first_entry`]; 0 bytes at its end.
+pub fn entries(dir: BorrowedFd, buf: &mut [u8]) -> Result<usize> {
+    // SAFETY: `buf` is valid for writes of its length.
+    let length =
+        check(unsafe { libc::syscall(libc::SYS_getdents64, dir.as_raw_fd(), buf.as_mut_ptr(), buf.len()) })?;
+    Ok(length as usize)
+}
+
+/// One entry of a directory.
+pub struct Entry<'a> {
+    /// Its name.
+    pub name: &'a CStr,
+    /// Is it a directory? False as well where the filesystem does not tell.
+    pub is_dir: bool,
+}
+
+/// Takes the first entry off what [`entries`] wrote; also what comes after it.
+pub fn first_entry(bytes: &[u8]) -> Result<(Entry<'_>, &[u8])> {
+    use std::mem::offset_of;
+    let length = bytes.get(offset_of!(libc::dirent64, d_reclen)..).and_then(|rest| rest.first_chunk());
+    let length = length.map_or(0, |&length| u16::from_ne_bytes(length).into());
+    let (entry, rest) = bytes.split_at_checked(length).ok_or(super::Errno::EIO)?;
+    let name = entry.get(offset_of!(libc::dirent64, d_name)..).ok_or(super::Errno::EIO)?;
+    let name = CStr::from_bytes_until_nul(name).map_err(|_| super::Errno::EIO)?;
+    let is_dir = entry[offset_of!(libc::dirent64, d_type)] == libc::DT_DIR;
+    Ok((Entry { name, is_dir }, rest))
+}
+
 /// Marks every descriptor from `first` on close-on-exec (Linux 5.11).
 pub fn cloexec_from(first: u32) -> Result<()> {
     close_range(first, libc::CLOSE_RANGE_CLOEXEC)

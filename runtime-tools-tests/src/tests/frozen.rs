@@ -18,6 +18,11 @@ tests!["frozen":
     create_of_a_stopped_process deviates ["runc" = "waits for ever", "crun" = "waits for ever", "youki" = "waits for ever"],
     start_of_a_stopped_process deviates ["runc" = "waits for ever", "crun" = "succeeds", "youki" = "succeeds"],
     kill_and_delete_below deviates ["crun" = "leaves the cgroup behind"],
+    kill_and_delete_of_its_own deviates [
+        "runc" = "does not thaw it on v1",
+        "crun" = "does not thaw it on v1",
+        "youki" = "does not thaw it on v1",
+    ],
 ];
 
 /// No command may take longer.
@@ -170,4 +175,31 @@ fn start_of_a_stopped_process(cx: &Cx) -> Result<()> {
     c.is("stopped")?;
     c.delete()?.ok()?;
     cx.nothing_left(&before)
+}
+
+/// A container that may write to its cgroup has frozen itself, in a directory below.
+fn kill_and_delete_of_its_own(cx: &Cx) -> Result<()> {
+    for kill in [true, false] {
+        let mut b = cx.bundle()?;
+        b.probe(&["sleep"]);
+        let c = b.start()?;
+        let pid = c.pid()?;
+        let (file, word) = match cx.unified() {
+            true => ("cgroup.freeze", "1"),
+            false => {
+                cx.need_controller("freezer")?;
+                ("freezer.state", "FROZEN")
+            }
+        };
+        let below = cgroup::directory_of(pid, "freezer")?.join("a/b");
+        fs::create_dir_all(&below)?;
+        fs::write(below.join("cgroup.procs"), pid.to_string())?;
+        fs::write(below.join(file), word)?;
+        if kill {
+            c.end()?;
+        } else {
+            c.delete_force()?;
+        }
+    }
+    Ok(())
 }

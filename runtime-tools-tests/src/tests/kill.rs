@@ -5,7 +5,9 @@ use crate::container::{Container, reap};
 use crate::cx::{Cx, eq, wait_for};
 use anyhow::{Result, ensure};
 use serde_json::json;
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 
 tests!["kill":
     signal_names deviates ["crun" = "knows no lower case"],
@@ -41,6 +43,16 @@ tests!["kill":
     delete_removes_what_create_made,
     delete_keeps_what_others_made,
     delete_removes_sub_cgroups,
+    odd_name_below_killed deviates ["crun" = "kills the init process only, without --all"],
+    odd_name_below_deleted,
+    long_path_below_killed deviates [
+        "runc" = "reads by paths, which are too long",
+        "crun" = "kills the init process only, without --all",
+    ],
+    long_path_below_deleted deviates [
+        "runc" = "removes by paths, which are too long",
+        "crun" = "does not end on v1",
+    ],
 ];
 
 fn waiting(cx: &Cx) -> Result<Container<'_>> {
@@ -449,4 +461,64 @@ fn delete_removes_sub_cgroups(cx: &Cx) -> Result<()> {
     c.end()?;
     ensure!(!dir.exists(), "cgroup {} is left", dir.display());
     Ok(())
+}
+
+/// A container that shares its pid namespace, with a process in a cgroup that it may have made: `name`, so many times, below
+/// its own. In other trees are such directories without processes.
+fn hidden(cx: &Cx, name: &[u8], depth: usize) -> Result<(i32, i32, String)> {
+    cx.need_systemd(false)?;
+    let (pid, child, id) = shared(cx, &["children", "1"])?;
+    for tree in crate::cgroup::trees()? {
+        let controller = tree.controllers.first().filter(|_| !tree.v2).map_or("", String::as_str);
+        let dir = crate::cgroup::directory_of(pid, controller)?;
+        let listed = cx.unified() || controller == "devices";
+        // More than there may be descriptors; cgroup2 makes them slowly.
+        let depth = if controller == "devices" { depth * 55 } else { depth };
+        let (last, _open) = crate::cgroup::nest(&dir, OsStr::from_bytes(name), depth)?;
+        if listed {
+            fs::write(last.join("cgroup.procs"), child.to_string())?;
+        }
+    }
+    Ok((pid, child, id))
+}
+
+fn hidden_killed(cx: &Cx, name: &[u8], depth: usize) -> Result<()> {
+    let before = cx.snapshot()?;
+    let (pid, child, id) = hidden(cx, name, depth)?;
+    let all = cx.rt(&["ps", "-f", "json", &id])?.ok()?.json()?;
+    let mut all: Vec<i32> = serde_json::from_value(all)?;
+    all.sort_unstable();
+    eq("processes", all, vec![pid, child])?;
+    cx.rt(&["kill", &id, "KILL"])?.ok()?;
+    eq("exit of init", reap(pid)?, 137)?;
+    eq("exit of the other process", reap(child)?, 137)?;
+    cx.rt(&["delete", &id])?.ok()?;
+    cx.nothing_left(&before)
+}
+
+fn hidden_deleted(cx: &Cx, name: &[u8], depth: usize) -> Result<()> {
+    let before = cx.snapshot()?;
+    let (pid, child, id) = hidden(cx, name, depth)?;
+    cx.rt(&["delete", "--force", &id])?.ok()?;
+    eq("exit of init", reap(pid)?, 137)?;
+    eq("exit of the other process", reap(child)?, 137)?;
+    cx.nothing_left(&before)
+}
+
+/// No UTF-8.
+fn odd_name_below_killed(cx: &Cx) -> Result<()> {
+    hidden_killed(cx, b"\xff", 1)
+}
+
+fn odd_name_below_deleted(cx: &Cx) -> Result<()> {
+    hidden_deleted(cx, b"\xff", 1)
+}
+
+/// Longer than a path may be.
+fn long_path_below_killed(cx: &Cx) -> Result<()> {
+    hidden_killed(cx, &[b'x'; 250], 20)
+}
+
+fn long_path_below_deleted(cx: &Cx) -> Result<()> {
+    hidden_deleted(cx, &[b'x'; 250], 20)
 }
