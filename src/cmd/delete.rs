@@ -7,7 +7,7 @@ use crate::exit::ExitCode;
 use crate::hooks;
 use crate::log;
 use crate::state::{DOES_NOT_EXIST, Dir, State, Status, Store};
-use crate::sys::process;
+use crate::sys::{Errno, process};
 use anyhow::{Context, Result, bail};
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -57,7 +57,6 @@ pub fn delete(global: &Global, id: &str, force: bool) -> Result<ExitCode> {
 
 /// Is what stands in the place of the state no state at all: not JSON, larger than any, or not even a file?
 fn is_rubbish(error: &anyhow::Error) -> bool {
-    use crate::sys::Errno;
     error.is::<serde_json::Error>()
         || matches!(error.downcast_ref(), Some(Errno::ELOOP | Errno::EINVAL | Errno::ENXIO | Errno::EFBIG))
 }
@@ -65,13 +64,15 @@ fn is_rubbish(error: &anyhow::Error) -> bool {
 /// Ends what is left of the container, removes its cgroup, runs the poststop hooks, removes its state. `end`: also where it
 /// still runs. Nothing if somebody else has done so, whatever has its id by now.
 pub fn destroy(dir: Dir, state: &State, end: bool) -> Result<()> {
-    let _lock = match dir.lock_within(LOCK_TIMEOUT) {
-        Err(_) if dir.is_gone() => return Ok(()),
-        other => other?,
-    };
+    let lock = dir.lock_within(LOCK_TIMEOUT);
     if dir.is_gone() {
         return Ok(());
     }
+    let _lock = match lock {
+        // Nobody would come back for what is left: no lock at all, for want of a descriptor, is no reason to leave it.
+        Err(error) if error.downcast_ref() != Some(&Errno::EAGAIN) => None,
+        lock => Some(lock?),
+    };
     let init = if end { state.init()? } else { None };
     destroy_locked(dir, state, init.as_ref().map(AsFd::as_fd), end)
 }
