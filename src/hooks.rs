@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 /// How much of a hook's stdout and of its stderr an error quotes, bytes.
 const OUTPUT_MAX: usize = 400;
+/// How often one look at an output reads: who writes without end must not keep from the deadline and the hook's end.
+const READS: usize = 16;
 
 /// What stays the same in the state that hooks read.
 pub struct HookState {
@@ -186,10 +188,12 @@ fn attend(
     }
 }
 
-/// Reads what is there; keeps the first part of it and closes the pipe at its end.
+/// Reads of what is there, keeps the first part of the output and closes the pipe at its end. One look takes all that an
+/// error quotes, if it is there; the rest is for the next one.
 fn drain(pipe: &mut Option<std::os::fd::OwnedFd>, text: &mut Vec<u8>) {
     let mut buf = [0u8; 1024];
-    while let Some(fd) = pipe {
+    for _ in 0..READS {
+        let Some(fd) = pipe else { return };
         match crate::sys::fs::read(fd.as_fd(), &mut buf) {
             Ok(0) => *pipe = None,
             Ok(length) => {
@@ -247,6 +251,17 @@ mod tests {
         assert_eq!(error.unwrap_err(), "exit status 3, stdout: out, stderr: err");
         let error = run(&hook(r#"{"path":"/does/not/exist"}"#), b"", Path::new("/")).unwrap_err();
         assert_eq!(error, "exec /does/not/exist: no such file or directory");
+    }
+
+    #[test]
+    fn output_without_end_is_read_in_parts() {
+        let (done, waiting) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let (mut pipe, mut text) = (Some(std::fs::File::open("/dev/zero").unwrap().into()), Vec::new());
+            drain(&mut pipe, &mut text);
+            done.send((pipe.is_some(), text.len())).unwrap();
+        });
+        assert_eq!(waiting.recv_timeout(Duration::from_secs(10)), Ok((true, OUTPUT_MAX)));
     }
 
     #[test]

@@ -74,6 +74,14 @@ impl<'a> Bundle<'a> {
         self.set("/process/args", json!(all))
     }
 
+    /// Lets the program come before others of its processor (`flood`, `notify-flood`).
+    pub fn may_come_first(&mut self) -> &mut Self {
+        for set in ["bounding", "effective", "permitted"] {
+            self.push(&format!("/process/capabilities/{set}"), json!("CAP_SYS_NICE"));
+        }
+        self
+    }
+
     /// Removes a namespace by type.
     pub fn without_namespace(&mut self, kind: &str) -> &mut Self {
         if let Some(list) = self.config.pointer_mut("/linux/namespaces").and_then(Value::as_array_mut) {

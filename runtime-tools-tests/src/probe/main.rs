@@ -110,7 +110,9 @@ fn run(args: &[String]) -> i32 {
         ["held-link", path] => held_link(path),
         ["connected", path] => connected(path),
         ["tcp", how] => tcp(*how == "accepted"),
+        ["flood"] => flood_forever(),
         ["flood", bytes] => flood(number(bytes) as usize),
+        ["background", rest @ ..] => background(rest),
         ["leave", ms] => match sys::fork() {
             Ok(0) => sleep(Duration::from_millis(number(ms))),
             Ok(_) => 0,
@@ -143,6 +145,27 @@ fn flood(bytes: usize) -> i32 {
         }
     }
     0
+}
+
+/// Writes until nobody takes it any more.
+fn flood_forever() -> i32 {
+    let mut text = [b'x'; 32 << 10];
+    text.iter_mut().skip(63).step_by(64).for_each(|byte| *byte = b'\n');
+    sys::come_first();
+    while nix::unistd::write(std::io::stdout(), &text).is_ok() {}
+    3
+}
+
+/// Another mode in a process and a session of its own, so that no terminal's end ends it.
+fn background(rest: &[&str]) -> i32 {
+    match sys::fork() {
+        Ok(0) => {
+            let rest: Vec<String> = rest.iter().map(|a| a.to_string()).collect();
+            exit(if nix::unistd::setsid().is_ok() { run(&rest) } else { 3 })
+        }
+        Ok(_) => 0,
+        Err(_) => 3,
+    }
 }
 
 /// Another mode in a process of its own, waited for.

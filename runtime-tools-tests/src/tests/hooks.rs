@@ -4,6 +4,7 @@ use super::tests;
 use crate::bundle::Bundle;
 use crate::container::reap;
 use crate::cx::{Cx, eq, same, wait_for};
+use crate::sys;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use std::fs;
@@ -35,6 +36,7 @@ tests!["hooks":
     hook_while_the_group_is_stopped deviates ["runc" = "its own stage stops, and it waits for that"],
     big_state,
     timeout,
+    timeout_of_one_that_prints_without_end,
     timeout_not_reached,
     timeout_beyond_the_clock deviates ["runc" = "takes it for one that is over", "crun" = "refuses it"],
     directory_of_runtime_hooks,
@@ -48,6 +50,7 @@ tests!["hooks":
     failing_create_runs_poststop deviates ["crun" = "does not"],
     failing_create_ends_what_hooks_have_left,
     background_child_does_not_hold_create deviates ["runc" = "waits until nobody holds the pipes"],
+    background_child_that_prints_without_end deviates ["runc" = "waits until nobody holds the pipes", "crun" = "ends with 255"],
 ];
 
 const KINDS: [&str; 6] =
@@ -438,6 +441,27 @@ fn timeout(cx: &Cx) -> Result<()> {
     Ok(())
 }
 
+/// startContainer hooks lie in the image.
+fn timeout_of_one_that_prints_without_end(cx: &Cx) -> Result<()> {
+    let outside = cx.probe.display().to_string();
+    for (kind, path) in
+        [("createRuntime", &outside[..]), ("createContainer", &outside), ("startContainer", "/bin/probe")]
+    {
+        let mut b = cx.bundle()?;
+        b.push(&format!("/hooks/{kind}"), json!({"path": path, "args": ["probe", "flood"], "timeout": 1}));
+        b.may_come_first().save()?;
+        let before = cx.snapshot()?;
+        let mut run = cx.cmd(&["run", "--bundle", &b.path(), &cx.id()]).limit(Duration::from_secs(5));
+        sys::on_one_processor(run.command())?;
+        let run = run.run()?;
+        ensure!(run.code != 0, "{kind}: run succeeded");
+        let ms = run.took.as_millis();
+        ensure!((900..4000).contains(&ms), "{kind}: run took {ms} ms with a timeout of 1 s");
+        cx.nothing_left(&before)?;
+    }
+    Ok(())
+}
+
 fn timeout_not_reached(cx: &Cx) -> Result<()> {
     let mut b = cx.bundle()?;
     let args = json!(["probe", "sleep", "10"]);
@@ -615,5 +639,28 @@ fn background_child_does_not_hold_create(cx: &Cx) -> Result<()> {
         Ok(found)
     })?;
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(left), nix::sys::signal::Signal::SIGKILL)?;
+    Ok(())
+}
+
+/// Whoever prints on does not hide the hook's own end.
+fn background_child_that_prints_without_end(cx: &Cx) -> Result<()> {
+    let mut b = cx.bundle()?;
+    let probe = cx.probe.display().to_string();
+    let hook = |code: i32| {
+        let line = format!("probe seq say words --- background flood --- sleep 50 --- exit {code}");
+        json!({"path": probe, "args": line.split(' ').collect::<Vec<_>>()})
+    };
+    let create = |b: &Bundle, id: &str| {
+        b.save()?;
+        let mut create = cx.cmd(&["create", "--bundle", &b.path(), id]).limit(Duration::from_secs(4));
+        sys::on_one_processor(create.command())?;
+        create.run()
+    };
+    b.set("/hooks/createRuntime", json!([hook(0)]));
+    let c = b.container();
+    create(&b, &c.id)?.ok()?;
+    c.delete_force()?;
+    b.set("/hooks/createRuntime", json!([hook(3)]));
+    create(&b, &cx.id())?.fails(&["exit status 3", "words"])?;
     Ok(())
 }
