@@ -10,6 +10,8 @@ use nix::sys::termios::{self, SetArg, Termios};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 const BUFFER: usize = 32 << 10;
+/// No terminal holds more, bytes: 8 KiB and a page or two on their way, 4 KiB in its line discipline.
+pub const HELD_MAX: usize = 128 << 10;
 
 /// Before the container runs: the socket on which its terminal arrives. After: the relay.
 pub struct Console {
@@ -107,26 +109,21 @@ impl Console {
     pub fn relay(&mut self) {
         let Some(master) = &self.master else { return };
         let sink = sink(&self.sink);
-        self.output.carry(master.as_fd(), sink);
-        self.input.carry(fs::stdio(0), master.as_fd());
+        self.output.carry(master.as_fd(), sink, BUFFER);
+        self.input.carry(fs::stdio(0), master.as_fd(), BUFFER);
     }
 
-    /// After the program's end: moves what is still in the terminal. False: the caller must read before more can go out.
-    pub fn flush(&mut self) -> bool {
-        let Some(master) = &self.master else { return true };
-        let sink = sink(&self.sink);
-        while !self.output.ended {
-            let before = self.output.waiting.len();
-            self.output.carry(master.as_fd(), sink);
-            if !self.output.waiting.is_empty() {
-                return false;
-            }
-            if before == 0 && !ready(master.as_fd(), PollFlags::POLLIN) {
-                return true;
-            }
+    /// After the program's end: moves some of what is still in the terminal. Gives what to wait for before the next call;
+    /// nothing once the terminal is empty, or `left` bytes were read: what others write meanwhile is not waited for.
+    pub fn flush(&mut self, left: &mut usize) -> Option<PollFd<'_>> {
+        let master = self.master.as_ref()?.as_fd();
+        *left -= self.output.carry(master, sink(&self.sink), *left);
+        if !self.output.waiting.is_empty() {
+            // The caller must read before more can go out.
+            return Some(PollFd::new(fs::stdio(1), PollFlags::POLLOUT));
         }
-        // The end was read, maybe with something before it.
-        self.output.waiting.is_empty()
+        let more = *left > 0 && !self.output.ended && ready(master, PollFlags::POLLIN);
+        more.then(|| PollFd::new(master, PollFlags::POLLIN))
     }
 }
 
@@ -140,13 +137,18 @@ impl Drop for Console {
 }
 
 impl Flow {
-    fn carry(&mut self, from: BorrowedFd, to: BorrowedFd) {
-        if self.waiting.is_empty() && !self.ended && ready(from, PollFlags::POLLIN) {
+    /// Reads once, `limit` bytes at most, and writes what is taken at once; how much was read.
+    fn carry(&mut self, from: BorrowedFd, to: BorrowedFd, limit: usize) -> usize {
+        let mut read = 0;
+        if self.waiting.is_empty() && !self.ended && limit > 0 && ready(from, PollFlags::POLLIN) {
             let mut buf = [0u8; BUFFER];
-            match fs::read(from, &mut buf) {
+            match fs::read(from, &mut buf[..limit.min(BUFFER)]) {
                 // A master whose other side is closed answers EIO.
                 Ok(0) | Err(Errno::EIO) => self.ended = true,
-                Ok(length) => self.waiting.extend_from_slice(&buf[..length]),
+                Ok(length) => {
+                    self.waiting.extend_from_slice(&buf[..length]);
+                    read = length;
+                }
                 Err(Errno::EAGAIN) => {}
                 Err(_) => self.ended = true,
             }
@@ -154,7 +156,7 @@ impl Flow {
         while !self.waiting.is_empty() && ready(to, PollFlags::POLLOUT) {
             match nix::unistd::write(to, &self.waiting[..self.waiting.len().min(1024)]) {
                 Ok(length) => drop(self.waiting.drain(..length)),
-                Err(Errno::EAGAIN) => return,
+                Err(Errno::EAGAIN) => break,
                 Err(Errno::EINTR) => {}
                 Err(_) => {
                     // Nobody takes it any more.
@@ -163,6 +165,7 @@ impl Flow {
                 }
             }
         }
+        read
     }
 }
 
@@ -179,4 +182,23 @@ fn ready(fd: BorrowedFd, what: PollFlags) -> bool {
 
 fn set_nonblocking(fd: BorrowedFd) -> Result<()> {
     nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_write_after_the_end_is_not_waited_for() {
+        let open = |path, flags| Some(fs::open(path, flags, 0).unwrap());
+        let (mut console, _) = Console::prepare().unwrap();
+        console.master = open(c"/dev/zero", libc::O_RDONLY);
+        console.sink = open(c"/dev/null", libc::O_WRONLY);
+        let (mut left, mut rounds) = (HELD_MAX, 0);
+        while console.flush(&mut left).is_some() {
+            rounds += 1;
+            assert!(rounds < HELD_MAX / BUFFER, "{left} bytes left");
+        }
+        assert_eq!((left, console.output.waiting.len()), (0, 0));
+    }
 }

@@ -4,7 +4,7 @@ use crate::console::Console;
 use crate::log;
 use crate::notify::Relay;
 use crate::sys::process::{self, Ended};
-use crate::sys::{Errno, Result as SysResult, fs};
+use crate::sys::{Errno, Result as SysResult};
 use anyhow::{Context, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
@@ -92,13 +92,11 @@ impl Signals {
     }
 
     /// After the program's end: what it has printed goes out, however slowly that is read, until a signal says that this
-    /// process shall end, too.
+    /// process shall end, too. The container may go on printing for ever, which nobody waits for.
     fn flush(&self, console: &mut Console) {
-        while !console.flush() {
-            let mut fds = [
-                PollFd::new(self.fd.as_fd(), PollFlags::POLLIN),
-                PollFd::new(fs::stdio(1), PollFlags::POLLOUT),
-            ];
+        let mut left = crate::console::HELD_MAX;
+        while let Some(next) = console.flush(&mut left) {
+            let mut fds = [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN), next];
             if !matches!(poll(&mut fds, PollTimeout::NONE), Ok(_) | Err(Errno::EINTR)) {
                 return;
             }

@@ -3,15 +3,19 @@
 use super::tests;
 use crate::bundle::Bundle;
 use crate::container::{finish, reap};
-use crate::cx::{Cx, eq, same};
+use crate::cx::{Cx, eq, exit_code, same};
 use crate::sys;
 use crate::terminal::{ConsoleSocket, read_all, read_until};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use nix::pty::{Winsize, openpty};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::termios::{LocalFlags, tcgetattr};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
+use std::process::Child;
+use std::time::{Duration, Instant};
 
 tests!["terminal":
     create_with_console_socket,
@@ -31,6 +35,8 @@ tests!["terminal":
     exec_process_file_with_console_size deviates ["crun" = "sets it late"],
     exec_foreground,
     exec_foreground_opens_nothing_inside deviates ["runc" = "makes no container without a procfs"],
+    exec_foreground_ends_before_its_background deviates ["runc" = "reads on while there is something"],
+    exec_foreground_signal_while_others_write deviates ["runc" = "reads on while there is something"],
     exec_without_terminal_in_a_container_with_one,
     exec_flag_decides,
     long_socket_path deviates ["runc" = "cannot take it"],
@@ -321,6 +327,75 @@ fn exec_foreground_opens_nothing_inside(cx: &Cx) -> Result<()> {
     ensure!(trapped.is_empty(), "the container got {trapped:?}");
     ensure!(text.contains("to the caller"), "the caller got {text:?}");
     Ok(())
+}
+
+/// Reads from a terminal until a runtime on it has ended, which it must in time; what came first, and its exit code. The
+/// runtime waits for this reader, so that who floods its other side has filled that again by its next look.
+fn drained(
+    master: &File,
+    mut child: Child,
+    mut round: impl FnMut(&Child) -> Result<()>,
+) -> Result<(String, i32)> {
+    let end = Instant::now() + Duration::from_secs(4);
+    let mut text = String::new();
+    let mut master = master;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok((text, exit_code(status)));
+        }
+        if Instant::now() > end {
+            child.kill()?;
+            child.wait()?;
+            bail!("hang: the runtime did not end: {:?}", text.lines().next());
+        }
+        if sys::readable(&master, Duration::from_millis(5))? {
+            std::thread::sleep(Duration::from_millis(1));
+            let mut buffer = [0; 4096];
+            let length = master.read(&mut buffer)?;
+            if text.len() < 4096 {
+                text.push_str(&String::from_utf8_lossy(&buffer[..length]));
+            }
+        }
+        round(&child)?;
+    }
+}
+
+/// What the program has left behind may print for ever: the caller gets its exit code and its terminal back.
+fn exec_foreground_ends_before_its_background(cx: &Cx) -> Result<()> {
+    let mut b = cx.bundle()?;
+    b.probe(&["sleep"]);
+    let c = b.start()?;
+    let program =
+        ["seq", "say", "own words", "---", "background", "flood", "---", "sleep", "50", "---", "exit", "9"];
+    let args = [&["exec", "-t", c.id.as_str(), "/bin/probe"][..], &program].concat();
+    let (master, pty, child) = on_terminal(cx, &args)?;
+    let (text, code) = drained(&master, child, |_| Ok(()))?;
+    eq("exit code", code, 9)?;
+    ensure!(text.contains("own words"), "{text:?}");
+    ensure!(
+        tcgetattr(&pty.slave)?.local_flags.contains(LocalFlags::ECHO),
+        "the caller's terminal is still raw"
+    );
+    c.end()
+}
+
+fn exec_foreground_signal_while_others_write(cx: &Cx) -> Result<()> {
+    let mut b = cx.bundle()?;
+    b.probe(&["sleep"]);
+    let c = b.start()?;
+    let program = ["/bin/probe", "seq", "background", "flood", "---", "sleep", "50", "---", "signals"];
+    let (master, _pty, child) = on_terminal(cx, &[&["exec", "-t", c.id.as_str()][..], &program].concat())?;
+    let start = Instant::now();
+    let mut sent = false;
+    let (_, code) = drained(&master, child, |child| {
+        if !sent && start.elapsed() > Duration::from_millis(500) {
+            sent = true;
+            kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM)?;
+        }
+        Ok(())
+    })?;
+    eq("exit code", code, 42)?;
+    c.end()
 }
 
 fn exec_without_terminal_in_a_container_with_one(cx: &Cx) -> Result<()> {
