@@ -23,6 +23,9 @@ pub const SOCKET: &str = "notify.sock";
 const IN_CONTAINER: &str = "/run/notify";
 /// How long the service manager may take to work off what it was sent, ms.
 const BARRIER_MS: u16 = 30_000;
+/// How many messages are read before anything else is looked at. A queue holds fewer (`net.unix.max_dgram_qlen`, 10 and
+/// systemd's 512), so that what was said before the program's end is read after it.
+const MESSAGES: usize = 1024;
 
 /// The caller's own socket, if it has one.
 pub fn callers_socket() -> Option<OsString> {
@@ -100,10 +103,11 @@ impl Relay {
         self.container.as_fd()
     }
 
-    /// Reads what has come; true once it was the word of readiness, which then is with the caller, as is `pid`.
+    /// Reads what has come, the container's processes may send without end; true once it was the word of readiness,
+    /// which then is with the caller, as is `pid`.
     pub fn hand_on(&self, pid: i32) -> Result<bool> {
         let mut message = [0u8; 4096];
-        loop {
+        for _ in 0..MESSAGES {
             let length = match recv(self.container.as_raw_fd(), &mut message, MsgFlags::MSG_DONTWAIT) {
                 Ok(length) => length,
                 Err(Errno::EAGAIN) => return Ok(false),
@@ -117,6 +121,7 @@ impl Relay {
             }
             return Ok(true);
         }
+        Ok(false)
     }
 
     /// Waits until the caller has worked off what it was sent: else it may find the sender gone, and with it the

@@ -127,8 +127,13 @@ fn children() -> Result<Vec<i32>> {
 }
 
 /// Waits for a started runtime command.
-pub fn finish(mut child: std::process::Child) -> Result<i32> {
-    let status = crate::sys::wait_timeout(&mut child, crate::cx::COMMAND_LIMIT)?;
+pub fn finish(child: std::process::Child) -> Result<i32> {
+    finish_within(child, crate::cx::COMMAND_LIMIT)
+}
+
+/// The same with a shorter deadline.
+pub fn finish_within(mut child: std::process::Child, limit: Duration) -> Result<i32> {
+    let status = crate::sys::wait_timeout(&mut child, limit)?;
     match status {
         Some(s) => Ok(exit_code(s)),
         None => {

@@ -88,6 +88,7 @@ fn run(args: &[String]) -> i32 {
         ["piped", path] => piped(path),
         ["signals"] => signals(),
         ["raise", n] => raise(number(n) as i32),
+        ["notify-flood"] => notify_flood(),
         ["notify", text] => answer(notify(text).map(|()| String::new())),
         ["orphan", path] => orphan(path),
         ["children", n] => children(number(n)),
@@ -203,6 +204,18 @@ fn say(line: &str) -> i32 {
 fn notify(text: &str) -> std::io::Result<()> {
     let socket = std::env::var_os("NOTIFY_SOCKET").ok_or(std::io::Error::from_raw_os_error(libc::ENOENT))?;
     std::os::unix::net::UnixDatagram::unbound()?.send_to(text.as_bytes(), socket).map(drop)
+}
+
+/// Sends without end, and never the word of readiness.
+fn notify_flood() -> i32 {
+    let socket = std::env::var_os("NOTIFY_SOCKET").unwrap_or_default();
+    let Ok(client) = std::os::unix::net::UnixDatagram::unbound() else { return 3 };
+    if client.connect(socket).is_err() {
+        return 3;
+    }
+    sys::come_first();
+    while client.send(b"STATUS=busy").is_ok() {}
+    3
 }
 
 fn errno_name(e: &std::io::Error) -> String {
