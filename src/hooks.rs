@@ -106,6 +106,8 @@ pub fn run_prepared(hook: &Hook, state: &[u8], prepare: impl FnOnce(&mut Command
         Ok(end) => end,
         Err(error) => {
             kill_group(child.id());
+            // It may have left its group.
+            let _ = child.kill();
             // The hook is gone by now; its status adds nothing to the error.
             let _ = child.wait();
             return Err(error);

@@ -113,6 +113,7 @@ fn run(args: &[String]) -> i32 {
         ["tcp", how] => tcp(*how == "accepted"),
         ["flood"] => flood_forever(),
         ["flood", bytes] => flood(number(bytes) as usize),
+        ["leave-group"] => leave_group(),
         ["background", rest @ ..] => background(rest),
         ["leave", ms] => match sys::fork() {
             Ok(0) => sleep(Duration::from_millis(number(ms))),
@@ -165,6 +166,20 @@ fn background(rest: &[&str]) -> i32 {
             exit(if nix::unistd::setsid().is_ok() { run(&rest) } else { 3 })
         }
         Ok(_) => 0,
+        Err(_) => 3,
+    }
+}
+
+/// Goes over to the process group of a child.
+fn leave_group() -> i32 {
+    match sys::fork() {
+        Ok(0) => sleep(Duration::from_secs(20)),
+        Ok(child) => {
+            let group = Pid::from_raw(child);
+            let moved = nix::unistd::setpgid(group, group)
+                .and_then(|()| nix::unistd::setpgid(Pid::from_raw(0), group));
+            if moved.is_ok() { 0 } else { 3 }
+        }
         Err(_) => 3,
     }
 }

@@ -37,6 +37,7 @@ tests!["hooks":
     big_state,
     timeout,
     timeout_of_one_that_prints_without_end,
+    timeout_of_one_that_leaves_its_group deviates ["runc" = "waits until nobody holds the pipes"],
     timeout_not_reached,
     timeout_beyond_the_clock deviates ["runc" = "takes it for one that is over", "crun" = "refuses it"],
     directory_of_runtime_hooks,
@@ -460,6 +461,17 @@ fn timeout_of_one_that_prints_without_end(cx: &Cx) -> Result<()> {
         cx.nothing_left(&before)?;
     }
     Ok(())
+}
+
+fn timeout_of_one_that_leaves_its_group(cx: &Cx) -> Result<()> {
+    let mut b = cx.bundle()?;
+    let args = json!(["probe", "seq", "leave-group", "---", "sleep", "20000"]);
+    b.push("/hooks/startContainer", json!({"path": "/bin/probe", "args": args, "timeout": 1}));
+    b.save()?;
+    let before = cx.snapshot()?;
+    let run = cx.cmd(&["run", "--bundle", &b.path(), &cx.id()]).limit(Duration::from_secs(5)).run()?;
+    ensure!(run.code != 0, "run succeeded");
+    cx.nothing_left(&before)
 }
 
 fn timeout_not_reached(cx: &Cx) -> Result<()> {
