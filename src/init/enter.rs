@@ -151,8 +151,8 @@ pub fn loopback(namespaces: &Namespaces) -> Result<()> {
     }
 }
 
-/// Enters the namespaces that the runtime has had made meanwhile, or makes others where it may not; once. What there is to cover in procfs is covered before, in
-/// the time until they are there.
+/// Enters the namespaces that the runtime has had made meanwhile, or makes others where it may not; once. What there is to
+/// cover in procfs is covered before, in the time until they are there.
 pub fn made_ahead(child: &mut Container, root: BorrowedFd) -> Outcome {
     let Some(process) = child.ahead.take() else { return Ok(()) };
     if child.plan.masks_early {
